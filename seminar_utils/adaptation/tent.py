@@ -1,0 +1,83 @@
+"""Tent: fully test-time adaptation by entropy minimization. Wang et al., ICLR 2021 (arXiv 2006.10726)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..runtime import SeminarError
+from .base import Adapter, build_optimizer
+from .norm import NORM_KINDS, norm_layers, use_batch_statistics
+
+
+def softmax_entropy(logits: Tensor) -> Tensor:
+    """Shannon entropy H = -sum_k p_k log p_k of softmax(logits): (B, K) -> (B,), in nats (Tent, eq. 1).
+
+    The logarithm is taken by log_softmax: log(softmax) would be -inf, and 0 * -inf NaN, for sure logits.
+    """
+    log_probs = logits.log_softmax(dim=1)  # (B, K)
+    return -(log_probs.exp() * log_probs).sum(dim=1)  # (B,)
+
+
+class Tent(Adapter):
+    """Minimise the entropy of the predictions over scale and shift of the normalisation layers.
+
+    What moves: weight and bias of the BatchNorm layers, as in the paper; `norms=("ln",)` or `("gn",)`
+    opens LayerNorm or GroupNorm instead. BatchNorm always uses the statistics of the current batch.
+    Per batch, `steps` times: forward, mean entropy, backward, update. The logits returned are those of
+    the LAST FORWARD, that is from before the last update (paper and official code). Online by default;
+    `episodic` resets parameters and optimiser before each batch.
+
+    Raises SeminarError when no such layer exists, or for steps < 1 or lr < 0.
+    Defaults: the paper's for CIFAR (Adam, 1e-3, one step), batches of 200 there.
+    """
+
+    returned = "logits of the last forward, before the last update"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float = 1e-3,
+        steps: int = 1,
+        episodic: bool = False,
+        norms: tuple[str, ...] = ("bn",),
+        optimizer: str = "adam",
+    ):
+        if steps < 1:
+            raise SeminarError(f"Tent needs at least one step a batch, got {steps}")
+        self.lr, self.steps, self.episodic = lr, steps, episodic
+        self.norms, self.optimizer_name = norms, optimizer
+        super().__init__(model)
+
+    def configure(self) -> None:
+        """BatchNorm layers use the batch's statistics; all else stays as in evaluation."""
+        for layer in norm_layers(self.model, ("bn",)).values():
+            use_batch_statistics(layer)
+
+    def parameters_to_adapt(self) -> dict[str, nn.Parameter]:
+        """Weight and bias of the chosen normalisation layers."""
+        found = {
+            f"{layer_name}.{name}": parameter
+            for layer_name, layer in norm_layers(self.model, self.norms).items()
+            for name, parameter in layer.named_parameters(recurse=False)
+        }
+        if not found:
+            has = [kind for kind in NORM_KINDS if norm_layers(self.model, (kind,))]
+            raise SeminarError(f"Tent found no {self.norms} layer with weights; this model has {has or 'none'}")
+        return found
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """A fresh optimiser: no moments of earlier batches."""
+        return build_optimizer(self.optimizer_name, self.parameters_to_adapt(), self.lr)
+
+    def adapt_batch(self, x: Tensor) -> Tensor:
+        """Adapt on x (B, C, H, W) and return the logits (B, K) of the last forward."""
+        if self.episodic:
+            self.reset()
+        for _ in range(self.steps):
+            logits = self.model(x)  # (B, K)
+            loss = softmax_entropy(logits).mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return logits

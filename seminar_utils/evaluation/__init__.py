@@ -1,0 +1,1 @@
+"""How to evaluate for the clinic: shifts, streams, metrics, intervals and the results store."""
