@@ -1,0 +1,45 @@
+"""Data sets: `load(name, split)` gives an `ImageSet`, `available()` says which names there are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from seminar_utils.data.dataset import SPLITS, Card, ImageSet
+from seminar_utils.data.medmnist import load_medmnist, medmnist_names
+from seminar_utils.data.phantom_sets import load_phantoms
+from seminar_utils.data.skimage_sets import PICTURES, load_skimage
+from seminar_utils.runtime import SeminarError, unknown_name
+
+__all__ = ["SPLITS", "Card", "ImageSet", "available", "load"]
+
+
+def available() -> list[str]:
+    """All names `load` knows: the phantoms, scikit-image's pictures, MedMNIST's 2D sets."""
+    return ["phantoms", *sorted(PICTURES), *medmnist_names()]
+
+
+def load(name: str, split: str = "train", **options: Any) -> ImageSet:
+    """Load one split of a data set.
+
+    options: for "phantoms" n, scanner, strength, seed, task (see `phantom_sets.load_phantoms`); for MedMNIST
+    size (28, 64, 128, 224). Raises SeminarError on an unknown name (with the nearest ones), split or option.
+    """
+    if name not in available():
+        raise unknown_name("data set", name, available())
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    loader = _loader_of(name)
+    known = [key for key in inspect.signature(loader).parameters if key not in ("name", "split")]
+    strange = sorted(set(options) - set(known))
+    if strange:
+        raise SeminarError(f"data set {name!r} takes the options {known}, got {strange}")
+    return loader(split=split, **options)
+
+
+def _loader_of(name: str) -> Callable[..., ImageSet]:
+    if name == "phantoms":
+        return load_phantoms
+    return partial(load_skimage if name in PICTURES else load_medmnist, name)
