@@ -134,7 +134,9 @@ def shipped_dir() -> Path:
     """The folder `data/` that ships with the course. Raises SeminarError when it is not there."""
     root = repository()
     if root is None:
-        raise SeminarError("the course's data/ folder was not found: install from a checkout, pip install -e .")
+        raise SeminarError(
+            "the course's data/ folder was not found: install from a checkout, pip install -e ."
+        )
     return root / "data"
 
 

@@ -1,0 +1,181 @@
+"""The results store: one row per measured run, appended and never changed; every printed number is read here.
+
+A row is one line of JSON: what was run (experiment, params, seed), what came out (metrics, intervals),
+and what it ran on (profile, device, versions, commit, seconds). Rows that ship with the course lie in
+`data/results/results.jsonl`; what you run yourself is appended to `runs/results.jsonl` (or to the file
+named by SEMINAR_RESULTS). A reader sees both.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..runtime import SeminarError, pick_device, profile, repository, shipped_dir
+
+SCHEMA = 1
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "medmnist", "seminar-utils")
+
+
+def shipped_results() -> Path:
+    """The file of rows that ships with the course."""
+    return shipped_dir() / "results" / "results.jsonl"
+
+
+def user_results() -> Path:
+    """The file new rows go to: SEMINAR_RESULTS, else `runs/results.jsonl` in the checkout or the folder."""
+    return Path(os.environ.get("SEMINAR_RESULTS") or (repository() or Path.cwd()) / "runs" / "results.jsonl")
+
+
+@functools.cache
+def code_commit() -> str:
+    """The checkout's commit, with `+` when the package's code differs from it; `unknown` outside of git."""
+    root = repository()
+    if root is None:
+        return "unknown"
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=20
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "seminar_utils"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return (
+        head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else "unknown"
+    )
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's own, NaN and infinities as None (JSON has neither)."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lookup(row: Mapping[str, Any], dotted: str) -> Any:
+    """`params.batch` -> row["params"]["batch"]; None where nothing is there."""
+    for key in dotted.split("."):
+        row = row.get(key) if isinstance(row, Mapping) else None
+    return row
+
+
+class ResultsStore:
+    """Append-only rows in a JSON-lines file.
+
+    Args: path: one file to read and write. Without it, rows are read from the shipped file and the
+    user's, and appended to the user's. A half-written last line (a crash) is skipped with a warning and
+    kept; the next row starts on a line of its own.
+    """
+
+    def __init__(self, path: str | Path | None = None):
+        self.path = Path(path) if path else user_results()
+        shipped = [shipped_results()] if path is None and repository() else []
+        self.sources = list(dict.fromkeys([*shipped, self.path]))
+
+    def append(
+        self,
+        experiment: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        intervals: Mapping[str, Sequence[float]] | None = None,
+        seed: int | Sequence[int] | None = None,
+        seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Write one row, with where and on what it ran, safely on the disk when this returns.
+
+        Raises SeminarError when the file can't be written.
+        """
+        row = {
+            "schema": SCHEMA,
+            "id": uuid.uuid4().hex[:12],
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **_plain(dict(experiment=experiment, params=params, metrics=metrics, intervals=intervals or {})),
+            **_plain(dict(seed=seed, seconds=seconds)),
+            "profile": profile(),
+            "device": str(pick_device()),
+            "versions": versions(),
+            "commit": code_commit(),
+        }
+        self._write((json.dumps(row, sort_keys=False, allow_nan=False) + "\n").encode())
+        return row
+
+    def _write(self, line: bytes) -> None:
+        """One write call to a file opened for appending: rows of several processes never mix."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b", buffering=0) as file:
+                if file.seek(0, os.SEEK_END) and self._last_byte(file) != b"\n":
+                    line = b"\n" + line
+                file.write(line)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SeminarError(f"the results store {self.path} can't be written: {error.strerror}") from error
+
+    @staticmethod
+    def _last_byte(file) -> bytes:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)
+
+    def rows(self, **where: Any) -> list[dict[str, Any]]:
+        """The rows whose fields equal `where`, oldest first; dotted keys look inside (`params.batch`)."""
+        found = [row for path in self.sources for row in self._read(path)]
+        return [row for row in found if all(_lookup(row, key) == value for key, value in where.items())]
+
+    def latest(self, **where: Any) -> dict[str, Any]:
+        """The newest row that matches. Raises SeminarError when there is none."""
+        rows = self.rows(**where)
+        if not rows:
+            raise SeminarError(
+                f"the results store has no row with {where}; `seminar results` lists what it has"
+            )
+        return max(rows, key=lambda row: row["time"])
+
+    @staticmethod
+    def _read(path: Path) -> list[dict[str, Any]]:
+        if not path.exists():
+            return []
+        rows = []
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if isinstance(row, dict) and row.get("schema") == SCHEMA:
+                rows.append(row)
+            else:
+                warnings.warn(
+                    f"{path.name}, line {number}: half-written or foreign row skipped", stacklevel=3
+                )
+        return rows

@@ -1,0 +1,1 @@
+"""How foundation models are made. Supervised training first; the self-supervised ones have a file each."""
