@@ -1,0 +1,42 @@
+"""WHAT is adapted: the networks of the course, each built from scratch in one file.
+
+`create_model(name)` makes one with random weights; `checkpoints.load_checkpoint` gives trained ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ..runtime import SeminarError, unknown_name
+from .resnet import resnet18, resnet34, resnet50, resnet_small
+from .vit import vit_b_16, vit_small_16, vit_tiny
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet_small": resnet_small,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "vit_tiny": vit_tiny,
+    "vit_small_16": vit_small_16,
+    "vit_b_16": vit_b_16,
+}
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` knows."""
+    return sorted(MODELS)
+
+
+def create_model(name: str, **options) -> nn.Module:
+    """Build a model with random weights: `create_model("resnet_small", num_classes=4, norm="gn")`.
+
+    Raises SeminarError for an unknown name (with the nearest known ones) or option.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    try:
+        return MODELS[name](**options)
+    except TypeError as error:
+        raise SeminarError(f"create_model({name!r}) cannot take these options: {error}") from error
