@@ -1,0 +1,1 @@
+"""What turns the package into a course: exercises, quizzes, figures and widgets for the notebooks."""
