@@ -1,0 +1,251 @@
+"""Execute one notebook in a fresh kernel, with a limit on every wait, and measure its time and memory.
+
+A kernel start has been seen to hang for ever, so a start that fails or takes too long is tried once more;
+a cell, a whole notebook and the shutdown have limits too. The kernel is always this very interpreter,
+whatever kernels are registered on the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import psutil
+from ipykernel.kernelspec import make_ipkernel_cmd
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+PATH_SETTINGS = ("SEMINAR_DATA", "SEMINAR_RESULTS", "SEMINAR_CACHE")
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+POLL_SECONDS = 0.2
+SHUTDOWN_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds after which a kernel start, one cell and a whole notebook are given up."""
+
+    cell: float
+    notebook: float
+    start: float = 60
+
+
+LIMITS = {
+    "smoke": Limits(cell=180, notebook=600),
+    "cpu": Limits(cell=900, notebook=3600),
+    "gpu": Limits(cell=7200, notebook=6 * 3600),
+}
+
+
+@dataclass
+class Outcome:
+    """What came of one notebook: `error` is empty when every cell ran; `cell_source` is the one that failed."""
+
+    name: str
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    error: str = ""
+    cell: int = 0
+    cell_source: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every cell ran."""
+        return not self.error
+
+
+class KernelStartError(RuntimeError):
+    """The kernel did not come up."""
+
+
+class OwnKernel(KernelSpecManager):
+    """Whatever kernel is asked for, it is this interpreter's."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """The only kernel the course knows."""
+        return KernelSpec(argv=kernel_command(), display_name="Python 3", language="python")
+
+
+def kernel_command() -> list[str]:
+    """The command that starts a kernel; Jupyter fills in `{connection_file}`."""
+    return make_ipkernel_cmd()
+
+
+def kernel_env(profile: str, scratch: Path) -> dict[str, str]:
+    """The environment of a notebook run by the course: profile set, static widgets, nothing of the user's touched.
+
+    Folders given relative to where the user stands are made absolute, for a kernel stands in `notebooks/`.
+    """
+    paths = {key: os.path.abspath(os.path.expanduser(os.environ[key])) for key in PATH_SETTINGS if os.environ.get(key)}
+    ours = {
+        "SEMINAR_PROFILE": profile,
+        "SEMINAR_STATIC": "1",
+        "SEMINAR_PROGRESS": str(scratch / "progress.json"),
+        "IPYTHONDIR": str(scratch / "ipython"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONHASHSEED": "0",
+        "TQDM_DISABLE": "1",
+    }
+    return {**os.environ, **paths, **ours}
+
+
+def execute(
+    notebook: nbformat.NotebookNode,
+    name: str,
+    folder: Path,
+    profile: str = "cpu",
+    limits: Limits | None = None,
+    on_cell: Callable[[int], None] | None = None,
+    on_tick: Callable[[], None] | None = None,
+) -> Outcome:
+    """Run all cells of `notebook` in place, standing in `folder`; outputs land in the notebook even on failure.
+
+    Args: on_cell(k): called before the k-th code cell (from 1) runs; on_tick(): called several times a second.
+    Never raises for what a cell does: see the Outcome. A kernel that fails to start is tried twice.
+    """
+    for attempt in (1, 2):
+        with tempfile.TemporaryDirectory(prefix="seminar-", ignore_cleanup_errors=True) as scratch:
+            run = _Run(notebook, folder, kernel_env(profile, Path(scratch)), limits or LIMITS[profile], on_cell)
+            run.watch(on_tick)
+        if not isinstance(run.problem, KernelStartError):
+            break
+    return run.outcome(name, attempt)
+
+
+class _Run:
+    """One attempt: a thread talks to the kernel, the caller's thread watches memory and the clock."""
+
+    def __init__(self, notebook, folder, env, limits, on_cell):
+        self.notebook, self.folder, self.env, self.limits, self.on_cell = notebook, folder, env, limits, on_cell
+        self.manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=OwnKernel())
+        self.kernel: psutil.Process | None = None
+        self.problem: BaseException | None = None
+        self.too_long = False
+        self.cell, self.cell_index = 0, 0
+        self.seconds, self.peak = 0.0, 0.0
+
+    def watch(self, on_tick: Callable[[], None] | None) -> None:
+        """Run the notebook to its end or its limit; on Ctrl-C stop the kernel first."""
+        started = time.monotonic()
+        thread = threading.Thread(target=self._talk, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive() and not self.too_long:
+                thread.join(POLL_SECONDS)
+                self.seconds = time.monotonic() - started
+                self.peak = max(self.peak, memory_mb(self.kernel))
+                self.too_long = thread.is_alive() and self.seconds > self.limits.notebook
+                if on_tick:
+                    on_tick()
+        finally:
+            kill_tree(self.kernel)
+            thread.join(2 * SHUTDOWN_SECONDS)
+
+    def _talk(self) -> None:
+        try:
+            asyncio.run(self._start_and_execute())
+        except BaseException as error:
+            self.problem = error
+
+    async def _start_and_execute(self) -> None:
+        client = NotebookClient(
+            self.notebook,
+            km=self.manager,
+            timeout=self.limits.cell,
+            startup_timeout=self.limits.start,
+            record_timing=False,
+            store_widget_state=False,
+            on_cell_execute=self._cell_begins,
+        )
+        try:
+            await self._start(client)
+            await client.async_execute()
+        finally:
+            await self._shut_down(client)
+
+    async def _start(self, client: NotebookClient) -> None:
+        async def start():
+            await client.async_start_new_kernel(env=self.env, cwd=str(self.folder))
+            self.kernel = psutil.Process(self.manager.provisioner.pid)
+            await client.async_start_new_kernel_client()
+
+        try:
+            await asyncio.wait_for(start(), self.limits.start + SHUTDOWN_SECONDS)
+        except Exception as error:
+            raise KernelStartError(f"the kernel did not start within {self.limits.start:g} s: {error}") from error
+
+    async def _shut_down(self, client: NotebookClient) -> None:
+        kill_tree(self.kernel)
+        try:
+            if client.kc is not None:
+                client.kc.stop_channels()
+            await asyncio.wait_for(self.manager.shutdown_kernel(now=True), SHUTDOWN_SECONDS)
+        except Exception:  # the process is gone already; nothing of it is needed any more
+            pass
+
+    def _cell_begins(self, cell, cell_index: int) -> None:
+        self.cell += 1
+        self.cell_index = cell_index
+        if self.on_cell:
+            self.on_cell(self.cell)
+
+    def outcome(self, name: str, attempt: int) -> Outcome:
+        """What the caller gets to know."""
+        if self.problem is None and not self.too_long:
+            return Outcome(name, self.seconds, self.peak, cell=self.cell)
+        source = self.notebook.cells[self.cell_index].source if self.cell else ""
+        return Outcome(name, self.seconds, self.peak, self._explain(attempt), self.cell, source)
+
+    def _explain(self, attempt: int) -> str:
+        problem = self.problem
+        if self.too_long:
+            return f"the notebook took longer than its limit of {self.limits.notebook:g} s"
+        if isinstance(problem, KernelStartError):
+            return f"{problem} (tried {attempt} times)"
+        if isinstance(problem, CellTimeoutError):
+            return f"the cell took longer than its limit of {self.limits.cell:g} s (--cell-timeout)"
+        if isinstance(problem, DeadKernelError):
+            return "the kernel died (out of memory?)"
+        if isinstance(problem, CellExecutionError):
+            return ANSI.sub("", problem.traceback).strip()
+        return f"{type(problem).__name__}: {problem}"
+
+
+def family(process: psutil.Process | None) -> list[psutil.Process]:
+    """A process and all its descendants that are alive."""
+    try:
+        return [process, *process.children(recursive=True)] if process else []
+    except psutil.Error:
+        return []
+
+
+def memory_mb(process: psutil.Process | None) -> float:
+    """Resident memory of a process and its descendants, in MB; 0 when it is gone."""
+    total = 0
+    for member in family(process):
+        try:
+            total += member.memory_info().rss
+        except psutil.Error:
+            pass
+    return total / 1e6
+
+
+def kill_tree(process: psutil.Process | None) -> None:
+    """End a process and its descendants now; returns within seconds."""
+    members = family(process)
+    for member in members:
+        try:
+            member.kill()
+        except psutil.Error:
+            pass
+    psutil.wait_procs(members, timeout=SHUTDOWN_SECONDS)
