@@ -170,6 +170,4 @@ def check_images(x: Tensor, first: nn.Conv2d) -> None:
     if x.device != weight.device:
         raise SeminarError(f"the images are on {x.device}, the model is on {weight.device}: move one of them")
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise SeminarError(
-            f"the images are {x.dtype}, the model's weights {weight.dtype}: convert one of them"
-        )
+        raise SeminarError(f"the images are {x.dtype}, the model's weights {weight.dtype}: convert one of them")

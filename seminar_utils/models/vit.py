@@ -126,9 +126,7 @@ class VisionTransformer(nn.Module):
             )
         return interpolate_positions(self.pos_embed, grid, self.interpolation, self.grid)
 
-    def forward_features(
-        self, x: Tensor, return_attention: bool = False
-    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+    def forward_features(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Images (B, C, H, W) -> normalised tokens (B, 1 + N, D), the class token first.
 
         With `return_attention` also the weights of every block, a list of (B, heads, 1 + N, 1 + N).
