@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..runtime import SeminarError, shipped_dir, unknown_name
+from ..runtime import SeminarError, place_model, shipped_dir, unknown_name
 
 
 def checkpoint_dir() -> Path:
@@ -94,4 +94,4 @@ def load_checkpoint(name: str, device: str | torch.device | None = None, folder:
     state = load_weights_file((folder or checkpoint_dir()) / f"{name}.safetensors", card["sha256"])
     model = create_model(card["model"], **card["model_args"])
     model.load_state_dict(state, strict=True)
-    return model.to(device or "cpu").eval()
+    return place_model(model, device or "cpu").eval()

@@ -31,12 +31,8 @@ def _probabilities(probs: ArrayLike, labels: np.ndarray | None = None) -> np.nda
     """Float array (N, K) whose rows are distributions and, if labels come, cover them."""
     probs = np.asarray(probs, dtype=np.float64)
     if probs.ndim != 2 or not np.isfinite(probs).all() or not np.allclose(probs.sum(1), 1, atol=1e-3):
-        raise SeminarError(
-            f"probabilities should be finite (N, K) rows that sum to 1; got shape {probs.shape}"
-        )
-    if labels is not None and (
-        len(labels) != len(probs) or labels.min() < 0 or labels.max() >= probs.shape[1]
-    ):
+        raise SeminarError(f"probabilities should be finite (N, K) rows that sum to 1; got shape {probs.shape}")
+    if labels is not None and (len(labels) != len(probs) or labels.min() < 0 or labels.max() >= probs.shape[1]):
         raise SeminarError(f"labels should be {len(probs)} integers in [0, {probs.shape[1]}), one a row")
     return probs
 

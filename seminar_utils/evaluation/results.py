@@ -2,8 +2,8 @@
 
 A row is one line of JSON: what was run (experiment, params, seed), what came out (metrics, intervals),
 and what it ran on (profile, device, versions, commit, seconds). Rows that ship with the course lie in
-`data/results/results.jsonl`; what you run yourself is appended to `runs/results.jsonl` (or to the file
-named by SEMINAR_RESULTS). A reader sees both.
+`data/results/`, one file for each lesson; what you run yourself is appended to `runs/results.jsonl` (or
+to the file named by SEMINAR_RESULTS). A reader sees both.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "medmnist", "seminar-utils")
 
 
-def shipped_results() -> Path:
-    """The file of rows that ships with the course."""
-    return shipped_dir() / "results" / "results.jsonl"
+def shipped_results() -> list[Path]:
+    """The files of rows that ship with the course."""
+    return sorted((shipped_dir() / "results").glob("*.jsonl")) if repository() else []
 
 
 def user_results() -> Path:
@@ -54,9 +54,7 @@ def code_commit() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return (
-        head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else "unknown"
-    )
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else "unknown"
 
 
 @functools.cache
@@ -92,15 +90,15 @@ def _lookup(row: Mapping[str, Any], dotted: str) -> Any:
 class ResultsStore:
     """Append-only rows in a JSON-lines file.
 
-    Args: path: one file to read and write. Without it, rows are read from the shipped file and the
+    Args: path: one file to read and write. Without it, rows are read from the shipped files and the
     user's, and appended to the user's. A half-written last line (a crash) is skipped with a warning and
     kept; the next row starts on a line of its own.
     """
 
     def __init__(self, path: str | Path | None = None):
         self.path = Path(path) if path else user_results()
-        shipped = [shipped_results()] if path is None and repository() else []
-        self.sources = list(dict.fromkeys([*shipped, self.path]))
+        shipped = shipped_results() if path is None else []
+        self.sources = list(dict.fromkeys([*(file.resolve() for file in shipped), self.path.resolve()]))
 
     def append(
         self,
@@ -155,9 +153,7 @@ class ResultsStore:
         """The newest row that matches. Raises SeminarError when there is none."""
         rows = self.rows(**where)
         if not rows:
-            raise SeminarError(
-                f"the results store has no row with {where}; `seminar results` lists what it has"
-            )
+            raise SeminarError(f"the results store has no row with {where}; `seminar results` lists what it has")
         return max(rows, key=lambda row: row["time"])
 
     @staticmethod
@@ -175,7 +171,5 @@ class ResultsStore:
             if isinstance(row, dict) and row.get("schema") == SCHEMA:
                 rows.append(row)
             else:
-                warnings.warn(
-                    f"{path.name}, line {number}: half-written or foreign row skipped", stacklevel=3
-                )
+                warnings.warn(f"{path.name}, line {number}: half-written or foreign row skipped", stacklevel=3)
         return rows

@@ -67,9 +67,7 @@ def bias_field(x: Tensor, severity: int, seed: int) -> Tensor:
     """A smooth multiplicative shading, one random direction per image: coil sensitivity, the heel effect."""
     strength = (0.25, 0.45, 0.65, 0.85, 1.0)[severity - 1]
     generator = torch.Generator().manual_seed(seed)
-    angle = (
-        2 * math.pi * torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device, x.dtype)
-    )  # (B, 1, 1, 1)
+    angle = 2 * math.pi * torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device, x.dtype)  # (B, 1, 1, 1)
     rows = torch.linspace(-1, 1, x.shape[-2], device=x.device, dtype=x.dtype).view(1, 1, -1, 1)
     columns = torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype).view(1, 1, 1, -1)
     slope = (angle.cos() * rows + angle.sin() * columns) / math.sqrt(2)  # (B, 1, H, W), in [-1, 1]
@@ -77,8 +75,7 @@ def bias_field(x: Tensor, severity: int, seed: int) -> Tensor:
 
 
 SHIFTS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
-    function.__name__: function
-    for function in (contrast, gamma, gaussian_noise, poisson_noise, blur, bias_field)
+    function.__name__: function for function in (contrast, gamma, gaussian_noise, poisson_noise, blur, bias_field)
 }
 
 

@@ -1,0 +1,110 @@
+"""Measure methods on a stream, seed by seed, and put every run into the results store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..adaptation import Source
+from ..runtime import SeminarError
+from .intervals import Interval, bootstrap_interval, paired_difference, seed_interval
+from .metrics import accuracy, balanced_accuracy, harm_rate
+from .results import ResultsStore
+from .streams import StreamResult, run_stream, stream
+
+Row = dict[str, Any]
+
+
+def measure(
+    experiment: str,
+    methods: Mapping[str, Callable[[nn.Module], Callable[[Tensor], Tensor]]],
+    models: Mapping[int, nn.Module],
+    x: Tensor,
+    labels: Tensor | np.ndarray,
+    *,
+    batch_size: int = 64,
+    order: str = "iid",
+    params: Mapping[str, Any] | None = None,
+    store: ResultsStore | None = None,
+) -> list[Row]:
+    """Run every method on every seed's model over the same stream; one row of the store a run.
+
+    Args: experiment: its name in the store; methods: name -> builder of an adapter from a model;
+    models: training seed -> model (the seed also orders the stream); x (N, C, H, W), labels (N,): what
+    the clinic sends. params: said in the row beside method, batch_size, order and the number of images.
+    Each row holds the metrics of `summary` and the harm rate against the source model on that stream.
+    """
+    store = store or ResultsStore()
+    rows = []
+    for seed, model in models.items():
+        before = run_stream(Source(model), stream(x, labels, batch_size, order, seed)).predictions
+        for name, build in methods.items():
+            started = time.perf_counter()
+            result = run_stream(build(model), stream(x, labels, batch_size, order, seed))
+            seconds = time.perf_counter() - started
+            about = {"method": name, "batch_size": batch_size, "order": order, "images": len(result.labels)}
+            metrics = {**result.metrics(), "harm": harm_rate(result.labels, before, result.predictions)}
+            told = {**about, **(params or {})}
+            rows.append(store.append(experiment, told, metrics, image_intervals(result), seed, seconds))
+    return rows
+
+
+def image_intervals(result: StreamResult, n_boot: int = 200) -> dict[str, list[float]]:
+    """Bootstrap intervals over the images of one run, for accuracy and balanced accuracy."""
+    found = {}
+    for name, metric in {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy}.items():
+        one = bootstrap_interval(result.labels, result.predictions, statistic=metric, n_boot=n_boot)
+        found[name] = [one.low, one.high]
+    return found
+
+
+def by_method(rows: Sequence[Row], metric: str = "balanced_accuracy") -> dict[str, dict[int, float]]:
+    """method -> {seed: value}; of several runs of one method and seed the newest counts."""
+    table: dict[str, dict[int, float]] = {}
+    for row in rows:
+        table.setdefault(row["params"]["method"], {})[row["seed"]] = row["metrics"][metric]
+    return table
+
+
+def summarise(rows: Sequence[Row], metric: str = "balanced_accuracy") -> dict[str, Interval]:
+    """Mean and 95% interval over the training seeds, for each method in `rows`.
+
+    Raises SeminarError when `rows` mixes conditions: the mean of unlike things is no result.
+    """
+    conditions = {
+        tuple(sorted((k, str(v)) for k, v in row["params"].items() if k not in ("method", "images")))
+        for row in rows
+    }
+    if len(conditions) != 1:
+        raise SeminarError(f"summarise takes rows of one condition, got {len(conditions)} different ones")
+    return {method: seed_interval(list(values.values())) for method, values in by_method(rows, metric).items()}
+
+
+def gain(rows: Sequence[Row], over: str, of: str, metric: str = "balanced_accuracy") -> Interval:
+    """Interval of (method `of`) - (method `over`), paired seed by seed on the same stream."""
+    table = by_method(rows, metric)
+    seeds = sorted(table[over])
+    return paired_difference([table[over][s] for s in seeds], [table[of][s] for s in seeds])
+
+
+def live_or_stored(
+    experiment: str, available: bool, run: Callable[[], list[Row]], store: ResultsStore | None = None
+) -> list[Row]:
+    """Rows of an experiment on data that does not ship: run now if it is there, else from the store.
+
+    Prints which of the two, with commit and date, so that nobody takes an old number for a new one.
+    """
+    if available:
+        rows = run()
+        print(f"Measured live just now ({len(rows)} runs, {rows[0]['device']}, commit {rows[0]['commit']}).")
+        return rows
+    rows = [row for row in (store or ResultsStore()).rows(experiment=experiment) if row["profile"] != "smoke"]
+    if not rows:
+        raise SeminarError(f"the results store has no run of {experiment!r}, and its data is not here")
+    newest = max(rows, key=lambda row: row["time"])
+    print(f"The data is not here: from the results store ({newest['time'][:10]}, commit {newest['commit']}).")
+    return rows

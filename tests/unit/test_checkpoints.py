@@ -1,0 +1,88 @@
+"""The course's checkpoints: what is stored comes back, and damage is told."""
+
+import json
+
+import pytest
+import torch
+
+from seminar_utils import recipes
+from seminar_utils.checkpoints import checkpoint_card, list_checkpoints, load_checkpoint, save_checkpoint
+from seminar_utils.checkpoints.course import checkpoint_dir
+from seminar_utils.models import create_model
+from seminar_utils.runtime import SeminarError
+
+
+@pytest.fixture
+def stored(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("resnet_small", num_classes=3).eval()
+    card = {"model": "resnet_small", "model_args": {"num_classes": 3, "in_chans": 1}}
+    save_checkpoint(model, "mine-s0", card, tmp_path)
+    return model, tmp_path
+
+
+def test_a_checkpoint_comes_back_in_half_precision(stored):
+    model, folder = stored
+    loaded, x = load_checkpoint("mine-s0", folder=folder), torch.rand(2, 1, 32, 32)
+    assert not loaded.training
+    assert torch.allclose(loaded(x), model(x), atol=2e-2)
+    for name, value in model.state_dict().items():
+        assert value.dtype == loaded.state_dict()[name].dtype
+        if value.ndim < 2:
+            assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_damaged_missing_and_unknown_files_are_told(stored):
+    _, folder = stored
+    path = folder / "mine-s0.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(SeminarError, match="damaged"):
+        load_checkpoint("mine-s0", folder=folder)
+    path.unlink()
+    with pytest.raises(SeminarError, match="seminar pretrain mine-s0"):
+        load_checkpoint("mine-s0", folder=folder)
+    with pytest.raises(SeminarError, match="resnet_small-phantoms-s0"):
+        load_checkpoint("resnet_small-phantom-s0")
+
+
+@pytest.mark.parametrize("name", list_checkpoints())
+def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
+    model, card = load_checkpoint(name), checkpoint_card(name)
+    size, channels = card["size"], card["model_args"]["in_chans"]
+    assert model(torch.rand(2, channels, size, size)).shape == (2, len(card["class_names"]))
+    assert {"command", "seed", "data", "metrics", "intervals", "sha256", "licence", "commit"} <= card.keys()
+    low, high = card["intervals"]["balanced_accuracy"]
+    assert low <= card["metrics"]["balanced_accuracy"] <= high
+
+
+def test_the_promised_checkpoints_ship_and_stay_small():
+    promised = {f"resnet_small-{data}-s{seed}" for data in ("phantoms", "pneumoniamnist") for seed in range(3)}
+    promised |= {"vit_tiny-phantoms-s0", "vit_tiny-pneumoniamnist-s0"}
+    assert promised <= set(list_checkpoints())
+    assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 7 * 2**20
+
+
+@pytest.mark.parametrize("name", [n for n in list_checkpoints() if "phantoms" in n])
+def test_a_card_states_what_its_weights_reach(name):
+    recipe, _ = recipes.parse_name(name)
+    metrics, _ = recipes.evaluate(load_checkpoint(name), recipes.make_sets(recipe)["test"], recipe.size)
+    for key, value in checkpoint_card(name)["metrics"].items():
+        assert metrics[key] == pytest.approx(value, abs=0.005)
+
+
+def test_a_recipe_runs_from_images_to_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
+    monkeypatch.setenv("SEMINAR_RESULTS", str(tmp_path / "results.jsonl"))
+    with pytest.raises(SeminarError, match="smoke"):
+        recipes.pretrain("resnet_small-phantoms-s0")
+    card = recipes.pretrain("resnet_small-phantoms-s7", folder=tmp_path, progress=False)
+    assert card["seed"] == 7 and load_checkpoint("resnet_small-phantoms-s7", folder=tmp_path)
+    row = json.loads((tmp_path / "results.jsonl").read_text())
+    assert row["id"] == card["result_id"] and row["metrics"]["accuracy"] == card["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize("name", ["resnet_small-phantoms", "resnet_smal-phantoms-s0", "x-s-1"])
+def test_unknown_recipes_are_named(name):
+    with pytest.raises(SeminarError, match="resnet_small-phantoms-s0"):
+        recipes.pretrain(name)
