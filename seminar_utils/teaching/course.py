@@ -13,7 +13,7 @@ import nbformat
 from tqdm import tqdm
 
 from ..runtime import PROFILES, SeminarError, repository, unknown_name
-from . import pairing
+from . import notebooks
 from .runner import LIMITS, Limits, Outcome, execute
 
 PICTURES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
@@ -34,10 +34,10 @@ def course(
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
     limits = limits_for(profile, cell_timeout)
-    folder = folder or pairing.notebooks_dir()
+    folder = folder or notebooks.notebooks_dir()
     out = (runs or (repository() or Path.cwd()) / "runs") / "course" / profile
     out.mkdir(parents=True, exist_ok=True)
-    names = pairing.select(pairing.lessons(folder), only)
+    names = notebooks.select(notebooks.lessons(folder), only)
     outcomes = []
     for number, name in enumerate(names, 1):
         outcome = run_lesson(name, folder, out, profile, limits, f"{number}/{len(names)} {name}")
@@ -61,7 +61,7 @@ def limits_for(profile: str, cell_timeout: float | None = None) -> Limits:
 
 def run_lesson(name: str, folder: Path, out: Path, profile: str, limits: Limits, title: str) -> Outcome:
     """Execute one lesson under a progress bar; write the executed copy and its figures."""
-    notebook = pairing.read_lesson(folder, name)
+    notebook = notebooks.read_lesson(folder, name)
     expected = expected_seconds(out / "timings.json", name, notebook, profile)
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
     with Progress(title, cells, expected) as progress:

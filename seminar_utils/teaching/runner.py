@@ -86,7 +86,9 @@ def kernel_env(profile: str, scratch: Path) -> dict[str, str]:
 
     Folders given relative to where the user stands are made absolute, for a kernel stands in `notebooks/`.
     """
-    paths = {key: os.path.abspath(os.path.expanduser(os.environ[key])) for key in PATH_SETTINGS if os.environ.get(key)}
+    paths = {
+        key: os.path.abspath(os.path.expanduser(os.environ[key])) for key in PATH_SETTINGS if os.environ.get(key)
+    }
     ours = {
         "SEMINAR_PROFILE": profile,
         "SEMINAR_STATIC": "1",
@@ -115,9 +117,9 @@ def execute(
     """
     for attempt in (1, 2):
         with tempfile.TemporaryDirectory(prefix="seminar-", ignore_cleanup_errors=True) as scratch:
-            run = _Run(notebook, folder, kernel_env(profile, Path(scratch)), limits or LIMITS[profile], on_cell)
+            run = _Run(notebook, folder, Path(scratch), profile, limits or LIMITS[profile], on_cell)
             run.watch(on_tick)
-        if not isinstance(run.problem, KernelStartError):
+        if run.ended_well or run.cell:  # once a cell has begun, what happened is the notebook's own doing
             break
     return run.outcome(name, attempt)
 
@@ -125,11 +127,13 @@ def execute(
 class _Run:
     """One attempt: a thread talks to the kernel, the caller's thread watches memory and the clock."""
 
-    def __init__(self, notebook, folder, env, limits, on_cell):
-        self.notebook, self.folder, self.env, self.limits, self.on_cell = notebook, folder, env, limits, on_cell
+    def __init__(self, notebook, folder, scratch, profile, limits, on_cell):
+        self.notebook, self.folder, self.limits, self.on_cell = notebook, folder, limits, on_cell
+        self.env, self.log = kernel_env(profile, scratch), scratch / "kernel.log"
         self.manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=OwnKernel())
         self.kernel: psutil.Process | None = None
         self.problem: BaseException | None = None
+        self.last_words = ""
         self.too_long = False
         self.cell, self.cell_index = 0, 0
         self.seconds, self.peak = 0.0, 0.0
@@ -150,6 +154,7 @@ class _Run:
         finally:
             kill_tree(self.kernel)
             thread.join(2 * SHUTDOWN_SECONDS)
+            self.last_words = self.log.read_text(errors="replace")[-2000:].strip() if self.log.exists() else ""
 
     def _talk(self) -> None:
         try:
@@ -175,7 +180,8 @@ class _Run:
 
     async def _start(self, client: NotebookClient) -> None:
         async def start():
-            await client.async_start_new_kernel(env=self.env, cwd=str(self.folder))
+            with open(self.log, "wb") as log:  # what the process itself complains of; cells' stderr goes elsewhere
+                await client.async_start_new_kernel(env=self.env, cwd=str(self.folder), stdout=log, stderr=log)
             self.kernel = psutil.Process(self.manager.provisioner.pid)
             await client.async_start_new_kernel_client()
 
@@ -199,9 +205,14 @@ class _Run:
         if self.on_cell:
             self.on_cell(self.cell)
 
+    @property
+    def ended_well(self) -> bool:
+        """Whether every cell ran."""
+        return self.problem is None and not self.too_long
+
     def outcome(self, name: str, attempt: int) -> Outcome:
         """What the caller gets to know."""
-        if self.problem is None and not self.too_long:
+        if self.ended_well:
             return Outcome(name, self.seconds, self.peak, cell=self.cell)
         source = self.notebook.cells[self.cell_index].source if self.cell else ""
         return Outcome(name, self.seconds, self.peak, self._explain(attempt), self.cell, source)
@@ -211,11 +222,11 @@ class _Run:
         if self.too_long:
             return f"the notebook took longer than its limit of {self.limits.notebook:g} s"
         if isinstance(problem, KernelStartError):
-            return f"{problem} (tried {attempt} times)"
+            return f"{problem} (tried {attempt} times)\n{self.last_words}".strip()
         if isinstance(problem, CellTimeoutError):
             return f"the cell took longer than its limit of {self.limits.cell:g} s (--cell-timeout)"
         if isinstance(problem, DeadKernelError):
-            return "the kernel died (out of memory?)"
+            return f"the kernel died (out of memory?)\n{self.last_words}".strip()
         if isinstance(problem, CellExecutionError):
             return ANSI.sub("", problem.traceback).strip()
         return f"{type(problem).__name__}: {problem}"
