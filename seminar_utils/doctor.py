@@ -27,7 +27,7 @@ ROOMS = (
     "pretraining",
     "adaptation",
     "evaluation",
-    "teaching.exercises",
+    "teaching",
     "recipes",
 )
 HASH_UP_TO = 200_000_000  # bytes; larger files are hashed on request only
@@ -116,6 +116,8 @@ def _machine() -> dict[str, Any]:
 
 def _imports(room: str) -> str:
     import_module(f"seminar_utils.{room}")
+    if room == "teaching":
+        import_module("seminar_utils.teaching.exercises")
     return "ok"
 
 

@@ -51,9 +51,8 @@ def output_problems(cell: NotebookNode, number: int) -> list[str]:
         if found := MACHINE_PATH.search(text) or _own_path(text):
             problems.append(f"it stores a path of this machine: {text[found.start() : found.start() + 60]!r}")
         if found := ADDRESS.search(text):
-            problems.append(
-                f"it stores a memory address, another at every run: {text[max(0, found.start() - 40) : found.end()]!r}"
-            )
+            shown = text[max(0, found.start() - 40) : found.end()]
+            problems.append(f"it stores a memory address, another at every run: {shown!r}")
     return problems
 
 

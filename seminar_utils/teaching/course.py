@@ -26,7 +26,7 @@ def course(
     folder: Path | None = None,
     runs: Path | None = None,
 ) -> list[Outcome]:
-    """Execute the lessons of `folder` (default `notebooks/`), leave the executed copies under `runs`, print a table.
+    """Execute the lessons of `folder` (default `notebooks/`), write the executed copies to `runs`, print a table.
 
     Args: only: lessons by number or name, commas between; cell_timeout: seconds for one cell (default by profile).
     Returns one Outcome a lesson. Raises SeminarError for an unknown profile or lesson and when there is none.

@@ -1,4 +1,4 @@
-"""The pair of files behind a lesson: `notebooks/py/NN.py`, edited and reviewed, and `notebooks/NN.ipynb`, executed.
+"""The pair of files behind a lesson: `notebooks/py/NN.py`, edited, and `notebooks/NN.ipynb`, executed.
 
 `build` makes the notebook from the text: same cells, executed in the cpu profile, outputs stored without
 noise, and beside each code cell a hash of all code up to it, so that `check` sees when an output is stale.
@@ -29,6 +29,8 @@ FORMAT = "py:percent"
 CELL_METADATA = ("tags", "slideshow", "notes")
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+METADATA = {"kernelspec": KERNELSPEC, "language_info": LANGUAGE}
+MARKS = "<!-- minutes --><!-- /minutes -->"
 MINUTES = re.compile(r"(<!-- minutes -->)(.*?)(<!-- /minutes -->)")
 
 
@@ -47,7 +49,7 @@ def lessons(folder: Path) -> list[str]:
 
 
 def select(names: Iterable[str], only: str | None) -> list[str]:
-    """The lessons asked for: all, or `only` = numbers or names with commas between ("11", "1,02_vision_transformer").
+    """The lessons asked for: all, or `only` = numbers or names with commas between ("11", "1,11_tent").
 
     Raises SeminarError for one that does not exist, and when there are none at all.
     """
@@ -86,7 +88,7 @@ def read_text(folder: Path, name: str) -> NotebookNode:
     for position, cell in enumerate(notebook.cells):
         cell["id"] = cell_id(name, position)
         cell["metadata"] = _kept(cell.metadata)
-    notebook["metadata"] = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": LANGUAGE})
+    notebook["metadata"] = nbformat.from_dict(METADATA)
     notebook["nbformat"], notebook["nbformat_minor"] = 4, 5
     return notebook
 
@@ -129,9 +131,7 @@ def build(name: str, folder: Path | None = None, limits: Limits | None = None, o
     folder = folder or notebooks_dir()
     notebook = read_text(folder, name)
     if not notebook.cells or not MINUTES.search(notebook.cells[0].source):
-        raise SeminarError(
-            f"the first cell of py/{name}.py needs `<!-- minutes --><!-- /minutes -->`, to be filled here"
-        )
+        raise SeminarError(f"the first cell of py/{name}.py needs the marks {MARKS} for the measured time")
     outcome = execute(notebook, name, folder, PROFILE, limits, on_cell)
     if not outcome.ok:
         raise SeminarError(f"{name}: code cell {outcome.cell} failed:\n{outcome.cell_source}\n\n{outcome.error}")
@@ -140,9 +140,7 @@ def build(name: str, folder: Path | None = None, limits: Limits | None = None, o
         clean_cell(cell, number)
         cell.metadata["seminar"] = {"source_hash": digest}
     about = {"profile": PROFILE, "commit": code_commit(), "minutes": minutes}
-    notebook["metadata"] = nbformat.from_dict(
-        {"kernelspec": KERNELSPEC, "language_info": LANGUAGE, "seminar": about}
-    )
+    notebook["metadata"] = nbformat.from_dict({**METADATA, "seminar": about})
     notebook.cells[0]["source"] = with_minutes(notebook.cells[0].source, minutes)
     write_notebook(folder, name, notebook)
     write_text(folder, name, notebook)
@@ -188,7 +186,7 @@ def sync(name: str, folder: Path | None = None, from_notebook: bool = False) -> 
         old = read_lesson(folder, name)
         text_metadata = [_kept(cell.metadata) for cell in notebook.cells]
         notebook = combine_inputs_with_outputs(notebook, old, fmt=FORMAT)
-        notebook["metadata"] = nbformat.from_dict({**old.metadata, "kernelspec": KERNELSPEC})
+        notebook["metadata"] = nbformat.from_dict({**METADATA, "seminar": old.metadata.get("seminar", {})})
         for position, cell in enumerate(notebook.cells):
             cell["id"] = cell_id(name, position)
             kept = {"seminar": cell.metadata["seminar"]} if "seminar" in cell.metadata else {}
@@ -248,7 +246,7 @@ def _kept(metadata: dict) -> NotebookNode:
 
 
 def _jupytext_config() -> JupytextConfiguration:
-    filters = {"cell_metadata_filter": ",".join([*CELL_METADATA, "-all"])}
     return JupytextConfiguration(
-        notebook_metadata_filter="kernelspec,-jupytext.text_representation.jupytext_version", **filters
+        cell_metadata_filter=",".join([*CELL_METADATA, "-all"]),
+        notebook_metadata_filter="kernelspec,-jupytext.text_representation.jupytext_version",
     )

@@ -8,7 +8,6 @@ whatever kernels are registered on the machine.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import tempfile
 import threading
@@ -19,16 +18,15 @@ from pathlib import Path
 
 import nbformat
 import psutil
-from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-PATH_SETTINGS = ("SEMINAR_DATA", "SEMINAR_RESULTS", "SEMINAR_CACHE")
+from .kernels import SHUTDOWN_SECONDS, OwnKernel, kernel_env, kill_tree, memory_mb
+
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 POLL_SECONDS = 0.2
-SHUTDOWN_SECONDS = 15
+ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -68,39 +66,6 @@ class KernelStartError(RuntimeError):
     """The kernel did not come up."""
 
 
-class OwnKernel(KernelSpecManager):
-    """Whatever kernel is asked for, it is this interpreter's."""
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """The only kernel the course knows."""
-        return KernelSpec(argv=kernel_command(), display_name="Python 3", language="python")
-
-
-def kernel_command() -> list[str]:
-    """The command that starts a kernel; Jupyter fills in `{connection_file}`."""
-    return make_ipkernel_cmd()
-
-
-def kernel_env(profile: str, scratch: Path) -> dict[str, str]:
-    """The environment of a notebook run by the course: profile set, static widgets, nothing of the user's touched.
-
-    Folders given relative to where the user stands are made absolute, for a kernel stands in `notebooks/`.
-    """
-    paths = {
-        key: os.path.abspath(os.path.expanduser(os.environ[key])) for key in PATH_SETTINGS if os.environ.get(key)
-    }
-    ours = {
-        "SEMINAR_PROFILE": profile,
-        "SEMINAR_STATIC": "1",
-        "SEMINAR_PROGRESS": str(scratch / "progress.json"),
-        "IPYTHONDIR": str(scratch / "ipython"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PYTHONHASHSEED": "0",
-        "TQDM_DISABLE": "1",
-    }
-    return {**os.environ, **paths, **ours}
-
-
 def execute(
     notebook: nbformat.NotebookNode,
     name: str,
@@ -115,12 +80,15 @@ def execute(
     Args: on_cell(k): called before the k-th code cell (from 1) runs; on_tick(): called several times a second.
     Never raises for what a cell does: see the Outcome. A kernel that fails to start is tried twice.
     """
-    for attempt in (1, 2):
+    attempt, done = 0, False
+    while not done:
+        attempt += 1
         with tempfile.TemporaryDirectory(prefix="seminar-", ignore_cleanup_errors=True) as scratch:
             run = _Run(notebook, folder, Path(scratch), profile, limits or LIMITS[profile], on_cell)
             run.watch(on_tick)
-        if run.ended_well or run.cell:  # once a cell has begun, what happened is the notebook's own doing
-            break
+        done = (
+            run.ended_well or run.cell > 0 or attempt == ATTEMPTS
+        )  # once a cell began, it is the notebook's doing
     return run.outcome(name, attempt)
 
 
@@ -230,33 +198,3 @@ class _Run:
         if isinstance(problem, CellExecutionError):
             return ANSI.sub("", problem.traceback).strip()
         return f"{type(problem).__name__}: {problem}"
-
-
-def family(process: psutil.Process | None) -> list[psutil.Process]:
-    """A process and all its descendants that are alive."""
-    try:
-        return [process, *process.children(recursive=True)] if process else []
-    except psutil.Error:
-        return []
-
-
-def memory_mb(process: psutil.Process | None) -> float:
-    """Resident memory of a process and its descendants, in MB; 0 when it is gone."""
-    total = 0
-    for member in family(process):
-        try:
-            total += member.memory_info().rss
-        except psutil.Error:
-            pass
-    return total / 1e6
-
-
-def kill_tree(process: psutil.Process | None) -> None:
-    """End a process and its descendants now; returns within seconds."""
-    members = family(process)
-    for member in members:
-        try:
-            member.kill()
-        except psutil.Error:
-            pass
-    psutil.wait_procs(members, timeout=SHUTDOWN_SECONDS)
