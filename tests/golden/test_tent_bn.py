@@ -1,49 +1,14 @@
-"""Tent and BatchNorm adaptation against numbers from the official implementations (shared/golden, 1 and 1b).
+"""Tent and BatchNorm adaptation against numbers from the official implementations (golden cases 1 and 1b).
 
-The held-out files have the same layout, so the path can be replaced: SEMINAR_GOLDEN=<folder>.
+SEMINAR_GOLDEN=<folder> runs the same tests on other files of the same layout.
 """
-
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from seminar_utils.adaptation import BatchNormAdapt, Source, Tent, softmax_entropy
-
-FOLDER = Path(os.environ.get("SEMINAR_GOLDEN") or Path(__file__).parent)
-
-
-def golden(case: str) -> dict[str, np.ndarray]:
-    with np.load(FOLDER / f"{case}.npz", allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
-
-
-def tiny_bn(data: dict[str, np.ndarray]) -> nn.Module:
-    """The two-layer network that the golden README calls TinyBN, its sizes read from the weights."""
-    width1, in_chans = data["w:conv1.weight"].shape[:2]
-    width2, num_classes = data["w:conv2.weight"].shape[0], data["w:fc.weight"].shape[0]
-
-    class TinyBN(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv1 = nn.Conv2d(in_chans, width1, 3, padding=1, bias=False)
-            self.bn1 = nn.BatchNorm2d(width1)
-            self.conv2 = nn.Conv2d(width1, width2, 3, stride=2, padding=1, bias=False)
-            self.bn2 = nn.BatchNorm2d(width2)
-            self.fc = nn.Linear(width2, num_classes)
-
-        def forward(self, x):
-            x = torch.relu(self.bn1(self.conv1(x)))
-            x = torch.relu(self.bn2(self.conv2(x)))
-            return self.fc(x.mean(dim=(2, 3)))
-
-    model = TinyBN().double()
-    weights = {key[2:]: torch.as_tensor(value) for key, value in data.items() if key.startswith("w:")}
-    model.load_state_dict(weights, strict=True)
-    return model.eval()
+from seminar_utils.teaching.golden import golden, tiny_bn
 
 
 def stream(data):
