@@ -70,7 +70,10 @@ def test_declares_only_after_the_missing_operator(monkeypatch, watched):
     assert import_torchvision() is sys.modules["torchvision"] and watched == [1]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ModuleNotFoundError("x", name="PIL")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("out of memory"), RuntimeError("torchvision::nms failed"), ModuleNotFoundError("x", name="PIL")],
+)
 def test_other_errors_pass_through(monkeypatch, watched, error):
     monkeypatch.setattr(importlib, "import_module", Refusing(error))
     with pytest.raises(type(error)) as caught:
