@@ -59,7 +59,10 @@ def load_medmnist(name: str, split: str = "train", size: int = 28) -> ImageSet:
     images, labels, sizes = _read(path, split, info["n_channels"], size)
     class_names = tuple(info["label"][key] for key in sorted(info["label"], key=int))
     card = _card(name, info, sizes, path, info[_key("MD5", size)])
-    return ImageSet(name, split, images, labels, class_names, card)
+    try:
+        return ImageSet(name, split, images, labels, class_names, card)
+    except SeminarError as error:
+        raise SeminarError(f"{path}: {error}; {_replace()}") from error
 
 
 def file_name(name: str, size: int = 28) -> str:
@@ -96,33 +99,24 @@ def _read(path: Path, split: str, channels: int, size: int) -> tuple[np.ndarray,
     """Images (N, size, size, C) and labels of one split, and the sizes of all splits."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            missing = {f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels")} - set(stored.files)
-            if missing:
-                raise SeminarError(f"{path} lacks the arrays {sorted(missing)}; {_replace(path)}")
-            images, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
-            sizes = {s: len(stored[f"{s}_labels"]) for s in SPLITS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, SeminarError):
-            raise
-        raise SeminarError(f"{path} is not a complete npz file ({error}); {_replace(path)}") from error
+            missing = sorted({f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels")} - set(stored))
+            if not missing:
+                images, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
+                sizes = {s: len(stored[f"{s}_labels"]) for s in SPLITS}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise SeminarError(f"{path} is not a complete npz file ({error}); {_replace()}") from error
+    if missing:
+        raise SeminarError(f"{path} lacks the arrays {missing}; {_replace()}")
     images = images[..., None] if channels == 1 and images.ndim == 3 else images  # (N, H, W, 1)
-    if images.ndim == 4 and images.shape[1:] != (size, size, channels):
+    if images.shape[1:] != (size, size, channels):
         raise SeminarError(f"{path}: images should be (N, {size}, {size}, {channels}), got {images.shape}")
-    return images, _labels(labels, path), sizes
-
-
-def _labels(labels: np.ndarray, path: Path) -> np.ndarray:
-    """Stored (N, 1) or (N, L) integers as int64 (N,) or (N, L)."""
-    if labels.dtype.kind not in "iu" or labels.ndim not in (1, 2):
+    if labels.dtype.kind not in "iu" or labels.ndim != 2:
         raise SeminarError(f"{path}: labels should be integers (N, L), got {labels.dtype} {labels.shape}")
-    return (
-        labels.reshape(len(labels), -1).astype(np.int64).squeeze(1)
-        if labels[0].size == 1
-        else labels.astype(np.int64)
-    )
+    labels = labels.astype(np.int64)  # (N, L)
+    return images, labels[:, 0] if labels.shape[1] == 1 else labels, sizes
 
 
-def _replace(path: Path) -> str:
+def _replace() -> str:
     return f"remove it and load again, or replace it by a complete copy; {INSTEAD}"
 
 

@@ -8,6 +8,7 @@ import os
 import warnings
 import zipfile
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from seminar_utils.data.phantoms import captions, domains_of, draw_factors, gene
 from seminar_utils.data.scanner import Scanner, scanner
 from seminar_utils.runtime import SeminarError, cache_dir, unknown_name
 
-SIZES = {"train": 6000, "val": 1000, "test": 1000}
-BULK = 2000  # from this many images on, the cache is used
+SIZES = {"train": 6000, "val": 1000, "test": 2000}
+BULK = 4000  # from this many images on, the cache is used
 RECIPE_VERSION = 1  # raise it whenever the generator's pixels change
 
 NOTE = (
@@ -39,7 +40,7 @@ def load_phantoms(
 ) -> ImageSet:
     """Phantoms of one split: images (n, 64, 64, 1) with masks, captions, domains and factors.
 
-    n: number of images (default 6000 / 1000 / 1000); image i is the same whatever n. scanner: "A", "B" or
+    n: number of images (default 6000 / 1000 / 2000); image i is the same whatever n. scanner: "A", "B" or
     "C", or several letters ("AB") for a random mixture, recorded in `domains`. strength: how far from the
     reference scanner A (0) to the named one (1). seed: another seed, another data set; the splits of a seed
     never share a random stream. task: which labels, see `phantoms.TASKS`. Raises SeminarError on bad values.
@@ -118,5 +119,11 @@ def _store(path: Path, **arrays: np.ndarray) -> None:
             np.savez(file, **arrays)
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
-        warnings.warn(f"phantoms are not cached, {path.parent} cannot be written: {error}", stacklevel=2)
+        if part.exists():
+            part.unlink()
+        _warn_once(f"phantoms are not cached: {path.parent} cannot be written ({error.strerror})")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)

@@ -9,6 +9,7 @@ stream numpy guarantees: so the same seed gives the same pixels, within one grey
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def scanner(name: str, strength: float = 1.0) -> Scanner:
     """
     if name not in SCANNERS:
         raise unknown_name("scanner", name, SCANNERS)
-    if not 0 <= strength <= 2:
+    if not isinstance(strength, Real) or not 0 <= strength <= 2:
         raise SeminarError(f"strength lies in [0, 2], got {strength!r}")
     start, end = np.array(astuple(SCANNERS["A"])), np.array(astuple(SCANNERS[name]))
     factors = start[:3] * (end[:3] / start[:3]) ** strength
