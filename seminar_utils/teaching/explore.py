@@ -24,9 +24,9 @@ def explore(callback: Callable[..., Any], static: Callable[[], Any], **controls:
         return static()
     import ipywidgets
 
-    return ipywidgets.interactive(
-        errors_shown(callback), **{name: make_control(name, values) for name, values in controls.items()}
-    )
+    widgets = {name: make_control(name, values) for name, values in controls.items()}
+    # without auto_display the figure that a callback returns would be computed and thrown away
+    return ipywidgets.interactive(errors_shown(callback), {"auto_display": True}, **widgets)
 
 
 def errors_shown(callback: Callable[..., Any]) -> Callable[..., Any]:
