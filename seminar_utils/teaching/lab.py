@@ -20,7 +20,7 @@ def lab_command(root: Path, port: int, browser: bool) -> list[str]:
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": str(port),
         "ServerApp.root_dir": str(root),
-        "ServerApp.default_url": start,
+        "LabApp.default_url": start,
         "ServerApp.open_browser": str(browser),
         "ServerApp.allow_remote_access": "False",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",

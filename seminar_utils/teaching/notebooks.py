@@ -15,7 +15,6 @@ from typing import Any
 
 import jupytext
 import nbformat
-from jupytext.combine import combine_inputs_with_outputs
 from jupytext.config import JupytextConfiguration
 from nbformat import NotebookNode
 
@@ -184,14 +183,23 @@ def sync(name: str, folder: Path | None = None, from_notebook: bool = False) -> 
     notebook = read_text(folder, name)
     if (folder / f"{name}.ipynb").exists():
         old = read_lesson(folder, name)
-        text_metadata = [_kept(cell.metadata) for cell in notebook.cells]
-        notebook = combine_inputs_with_outputs(notebook, old, fmt=FORMAT)
-        notebook["metadata"] = nbformat.from_dict({**METADATA, "seminar": old.metadata.get("seminar", {})})
-        for position, cell in enumerate(notebook.cells):
-            cell["id"] = cell_id(name, position)
-            kept = {"seminar": cell.metadata["seminar"]} if "seminar" in cell.metadata else {}
-            cell["metadata"] = nbformat.from_dict({**text_metadata[position], **kept})
+        carry_outputs(old, notebook)
+        if "seminar" in old.metadata:
+            notebook.metadata["seminar"] = old.metadata["seminar"]
     return write_notebook(folder, name, notebook)
+
+
+def carry_outputs(old: NotebookNode, notebook: NotebookNode) -> None:
+    """Give each cell whose code stood in the old notebook, in the same order, its outputs back."""
+    stored = code_cells(old)
+    for cell in code_cells(notebook):
+        sources = [candidate.source.rstrip() for candidate in stored]
+        if cell.source.rstrip() in sources:
+            place = sources.index(cell.source.rstrip())
+            same = stored[place]
+            cell["outputs"], cell["execution_count"] = same.outputs, same.execution_count
+            cell["metadata"].update({key: same.metadata[key] for key in ("seminar",) if key in same.metadata})
+            stored = stored[place + 1 :]
 
 
 def check(name: str, folder: Path | None = None) -> list[str]:

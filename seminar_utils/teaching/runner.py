@@ -80,16 +80,14 @@ def execute(
     Args: on_cell(k): called before the k-th code cell (from 1) runs; on_tick(): called several times a second.
     Never raises for what a cell does: see the Outcome. A kernel that fails to start is tried twice.
     """
-    attempt, done = 0, False
-    while not done:
-        attempt += 1
+    for attempt in range(1, ATTEMPTS + 1):
         with tempfile.TemporaryDirectory(prefix="seminar-", ignore_cleanup_errors=True) as scratch:
             run = _Run(notebook, folder, Path(scratch), profile, limits or LIMITS[profile], on_cell)
             run.watch(on_tick)
-        done = (
-            run.ended_well or run.cell > 0 or attempt == ATTEMPTS
-        )  # once a cell began, it is the notebook's doing
-    return run.outcome(name, attempt)
+        outcome = run.outcome(name, attempt)
+        if outcome.ok or outcome.cell:  # once a cell has begun, what happens is the notebook's own doing
+            break
+    return outcome
 
 
 class _Run:
