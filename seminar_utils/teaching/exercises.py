@@ -67,9 +67,7 @@ def to_do_note(task: Exercise) -> Note:
 
 def right_note(task: Exercise, verdict: Verdict) -> Note:
     """What a right answer gets to see."""
-    return Note(
-        f"right   {task.id}: all {verdict.cases} cases agree. From here on your version is used.", "right"
-    )
+    return Note(f"right   {task.id}: all {verdict.cases} cases agree. From here on your version is used.", "right")
 
 
 def wrong_note(task: Exercise, verdict: Verdict, attempt: int) -> Note:

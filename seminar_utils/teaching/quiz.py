@@ -90,9 +90,7 @@ def _live_question(number: int, question: Question):
 
     prompt = ipywidgets.HTML(f"<b>{number}.</b> {html.escape(question.prompt)}")
     # (label, value) pairs: two options with the same words would still be two
-    pairs = [
-        (f"{letter}) {option.text}", i) for i, (letter, option) in enumerate(zip(LETTERS, question.options))
-    ]
+    pairs = [(f"{letter}) {option.text}", i) for i, (letter, option) in enumerate(zip(LETTERS, question.options))]
     choice = ipywidgets.RadioButtons(options=pairs, value=None, layout={"width": "max-content"})
     reply = ipywidgets.HTML()
 

@@ -59,9 +59,7 @@ def precision(labels, predictions):
 
 def absent_counts_as_zero(labels, predictions):
     k = max(labels.max(), predictions.max()) + 1
-    return float(
-        np.mean([(predictions[labels == c] == c).mean() if (labels == c).any() else 0 for c in range(k)])
-    )
+    return float(np.mean([(predictions[labels == c] == c).mean() if (labels == c).any() else 0 for c in range(k)]))
 
 
 def bootstrap(quantiles=(0.025, 0.975), replace=True):
@@ -432,9 +430,7 @@ def test_hints_grow_with_new_wrong_answers_and_not_with_the_same_one(capsys):
     seen = []
     for answer in [answers[0], answers[0], *answers[1:]]:
         exercise("vit.num_tokens", answer)
-        seen.append(
-            next(line for line in capsys.readouterr().out.splitlines() if "hint " in line).strip()[:6]
-        )
+        seen.append(next(line for line in capsys.readouterr().out.splitlines() if "hint " in line).strip()[:6])
     assert seen == ["hint 1", "hint 1", "hint 2", "hint 3", "hint 3"]
 
 

@@ -175,8 +175,7 @@ EXERCISES = (
             "What changes once a layer has stride 2?",
             "After a stride of 2, neighbouring values lie two input pixels apart: keep that distance as a "
             "second number.",
-            "Start with field = 1 and jump = 1; per layer: field += (kernel - 1) * jump, "
-            "THEN jump *= stride.",
+            "Start with field = 1 and jump = 1; per layer: field += (kernel - 1) * jump, THEN jump *= stride.",
         ),
     ),
 )
