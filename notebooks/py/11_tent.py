@@ -23,8 +23,8 @@
 #
 # **Needs** [01_resnet](01_resnet.ipynb) (BatchNorm). Data and networks ship with the course; no network, no GPU.
 #
-# **Time** about 60 minutes to read and do.
-# <!-- minutes -->The cells run in about 3 minutes on a laptop (cpu profile).<!-- /minutes -->
+# **Time** about 60 minutes to read and do; the cells take
+# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +133,13 @@ def build(name: str, folder: Path | None = None, limits: Limits | None = None, o
     notebook = read_text(folder, name)
     if not notebook.cells or not MINUTES.search(notebook.cells[0].source):
         raise SeminarError(f"the first cell of py/{name}.py needs the marks {MARKS} for the measured time")
-    outcome = execute(notebook, name, folder, PROFILE, limits, on_cell)
-    if not outcome.ok:
-        raise SeminarError(f"{name}: code cell {outcome.cell} failed:\n{outcome.cell_source}\n\n{outcome.error}")
+    with rows_that_ship(folder, name) as keep:
+        outcome = execute(notebook, name, folder, PROFILE, limits, on_cell)
+        if not outcome.ok:
+            raise SeminarError(
+                f"{name}: code cell {outcome.cell} failed:\n{outcome.cell_source}\n\n{outcome.error}"
+            )
+        keep()
     minutes = steady_minutes(recorded(folder, name).get("minutes"), outcome.seconds / 60)
     for number, (cell, digest) in enumerate(zip(code_cells(notebook), source_hashes(notebook)), 1):
         clean_cell(cell, number)
@@ -144,6 +150,26 @@ def build(name: str, folder: Path | None = None, limits: Limits | None = None, o
     write_notebook(folder, name, notebook)
     write_text(folder, name, notebook)
     return about
+
+
+@contextmanager
+def rows_that_ship(folder: Path, name: str) -> Iterator[Callable[[], None]]:
+    """Within it, measured rows go to a fresh file; `keep()` puts it in the place of the lesson's shipped rows.
+
+    So each number in a stored notebook has its row in `data/results/NAME.jsonl`, from the same run.
+    """
+    shipped = folder.parent / "data" / "results" / f"{name}.jsonl"
+    fresh, before = shipped.with_suffix(".fresh"), os.environ.get("SEMINAR_RESULTS")
+    fresh.unlink(missing_ok=True)
+    os.environ["SEMINAR_RESULTS"] = str(fresh)
+    try:
+        yield lambda: os.replace(fresh, shipped) if fresh.exists() else shipped.unlink(missing_ok=True)
+    finally:
+        fresh.unlink(missing_ok=True)
+        if before is None:
+            del os.environ["SEMINAR_RESULTS"]
+        else:
+            os.environ["SEMINAR_RESULTS"] = before
 
 
 def recorded(folder: Path, name: str) -> dict[str, Any]:

@@ -82,10 +82,9 @@ def lesson_table(root: Path) -> str:
 
 
 def _measured_minutes(path: Path) -> str:
-    """Minutes the cells ran when the notebook was built, as its title cell states them."""
-    text = nbformat.read(path, as_version=4).cells[0].source
-    found = re.search(r"<!-- minutes -->.*?(\d+|less than a|about a|about one).*?<!-- /minutes -->", text)
-    return found[1] if found else ""
+    """Minutes the cells ran when the notebook was built; whole ones, as in its title cell."""
+    minutes = nbformat.read(path, as_version=4).metadata.get("seminar", {}).get("minutes")
+    return "" if minutes is None else "< 1" if minutes < 0.75 else str(max(1, round(minutes)))
 
 
 def pictures(root: Path) -> dict[str, bytes]:
