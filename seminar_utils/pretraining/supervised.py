@@ -92,7 +92,7 @@ def train_epoch(model, loader, optimizer, scaler, config, epoch: int, augment, b
         scaler.update()
         total_loss, seen = total_loss + loss.item() * len(y), seen + len(y)
         correct += (logits.argmax(dim=1) == y).sum().item()
-        bar.set_postfix(loss=f"{total_loss / seen:.3f}", accuracy=f"{correct / seen:.3f}")
+        bar.set_postfix(loss=f"{total_loss / seen:.3f}", accuracy=f"{correct / seen:.3f}", refresh=False)
         bar.update()
     return {"loss": total_loss / seen, "accuracy": correct / seen}
 
@@ -152,7 +152,8 @@ def fit(
             channels=channels,
         )
         title = f"epoch {state.epoch + 1}/{config.epochs}"
-        with tqdm(total=len(loader), desc=title, disable=not progress, leave=False) as bar:
+        quiet = {} if progress else {"disable": True}  # left open, TQDM_DISABLE=1 decides
+        with tqdm(total=len(loader), desc=title, leave=False, mininterval=0.5, **quiet) as bar:
             row = train_epoch(model, loader, optimizer, scaler, config, state.epoch, augment, bar)
         if not math.isfinite(row["loss"]):
             raise SeminarError(f"the loss is {row['loss']} in epoch {state.epoch + 1}: lower lr (now {config.lr})")
