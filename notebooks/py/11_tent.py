@@ -232,7 +232,8 @@ ax.quiver(*start.T, *(end - start).T, angles="xy", scale_units="xy", scale=1, wi
 ax.plot(*simplex(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])).T, color="#555555")
 for corner, text in zip(simplex(np.eye(3)), ("round", "ring", "spiculated")):
     ax.annotate(text, corner, textcoords="offset points", xytext=(0, 6 if corner[1] else -16), ha="center")
-ax.set(title="descending the entropy: to the nearest corner", aspect="equal")
+ax.set_title("descending the entropy: to the nearest corner", pad=18)
+ax.set_aspect("equal")
 ax.axis("off")
 plt.show()
 
@@ -341,7 +342,7 @@ for strength, rows in curve.items():
 series = {
     method: (
         [summarise(rows)[method].mean for rows in curve.values()],
-        [(max(0, summarise(rows)[method].low), min(1, summarise(rows)[method].high)) for rows in curve.values()],
+        [(summarise(rows)[method].low, summarise(rows)[method].high) for rows in curve.values()],
     )
     for method in METHODS
 }
@@ -417,7 +418,7 @@ width = 0.27
 for i, method in enumerate(METHODS):
     found = [summarise(rows)[method] for rows in gallery.values()]
     means = np.array([interval.mean for interval in found])
-    spread = np.array([[m - max(0, f.low), min(1, f.high) - m] for m, f in zip(means, found)]).T.clip(0)
+    spread = np.array([[f.mean - f.low, f.high - f.mean] for f in found]).T
     ax.bar(np.arange(len(found)) + (i - 1) * width, means, width, yerr=spread, capsize=3, label=method,
            color=figures.method_colour(method, i))
 ax.set_xticks(range(len(gallery)), [text.replace(" ", "\n", 1) for text in gallery])
@@ -543,9 +544,9 @@ shifts = list(dict.fromkeys(row["params"]["shift"] for row in xray_rows))
 found = {s: summarise([row for row in xray_rows if row["params"]["shift"] == s]) for s in shifts}
 figure, ax = plt.subplots(figsize=(10, 4.2))
 for i, method in enumerate(METHODS):
-    means = np.array([found[s][method].mean for s in shifts])
-    spread = np.array([[m - max(0, found[s][method].low), min(1, found[s][method].high) - m]
-                       for m, s in zip(means, shifts)]).T.clip(0)
+    means = [found[s][method].mean for s in shifts]
+    spread = np.array([[found[s][method].mean - found[s][method].low, found[s][method].high - found[s][method].mean]
+                       for s in shifts]).T
     ax.bar(np.arange(len(shifts)) + (i - 1) * 0.27, means, 0.27, yerr=spread, capsize=3, label=method,
            color=figures.method_colour(method, i))
 ax.axhline(0.5, linestyle=":", color="#555555")

@@ -52,16 +52,20 @@ def bootstrap_interval(
     return Interval(float(statistic(*arrays)), float(low), float(high), level)
 
 
-def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+def seed_interval(
+    values: Sequence[float], level: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Interval:
     """Student-t interval of the mean over independent training seeds (at least two).
 
-    Three seeds give a wide interval; that is the truth about three seeds, not a flaw of the method.
+    `bounds` cuts the interval to the range a metric can have. Three seeds give a wide interval; that is
+    the truth about three seeds, not a flaw of the method.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2:
         raise SeminarError(f"an interval over seeds needs at least two values, got {values.size}")
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
-    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), level)
+    low, high = np.clip([values.mean() - half, values.mean() + half], *bounds)
+    return Interval(float(values.mean()), float(low), float(high), level)
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float], level: float = 0.95) -> Interval:

@@ -71,7 +71,7 @@ def by_method(rows: Sequence[Row], metric: str = "balanced_accuracy") -> dict[st
 
 
 def summarise(rows: Sequence[Row], metric: str = "balanced_accuracy") -> dict[str, Interval]:
-    """Mean and 95% interval over the training seeds, for each method in `rows`.
+    """Mean and 95% interval (within [0, 1], as all our metrics) over the training seeds, for each method.
 
     Raises SeminarError when `rows` mixes conditions: the mean of unlike things is no result.
     """
@@ -81,7 +81,8 @@ def summarise(rows: Sequence[Row], metric: str = "balanced_accuracy") -> dict[st
     }
     if len(conditions) != 1:
         raise SeminarError(f"summarise takes rows of one condition, got {len(conditions)} different ones")
-    return {method: seed_interval(list(values.values())) for method, values in by_method(rows, metric).items()}
+    table = by_method(rows, metric)
+    return {method: seed_interval(list(values.values()), bounds=(0, 1)) for method, values in table.items()}
 
 
 def gain(rows: Sequence[Row], over: str, of: str, metric: str = "balanced_accuracy") -> Interval:

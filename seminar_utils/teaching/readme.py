@@ -34,8 +34,7 @@ def shipped_rows(experiment: str, **where: object) -> list[Row]:
 
 def percent(interval: Interval) -> str:
     """`84 [80, 88]`: mean and 95% interval in percent."""
-    low, high = max(0.0, interval.low), min(1.0, interval.high)
-    return f"{100 * interval.mean:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{100 * interval.mean:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
 def points(interval: Interval) -> str:

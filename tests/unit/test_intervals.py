@@ -52,3 +52,8 @@ def test_pairing_finds_a_gain_that_separate_intervals_hide():
 def test_too_little_to_say_anything_is_an_error(call):
     with pytest.raises(SeminarError):
         call()
+
+
+def test_bounds_cut_the_interval_of_a_share():
+    interval = seed_interval([0.1, 0.9], bounds=(0, 1))
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0, 1)
