@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 import zipfile
+import zlib
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -104,7 +105,7 @@ def _cached(n: int, scanners: dict[str, Scanner], stream: list[int]) -> tuple[np
     try:
         with np.load(path, allow_pickle=False) as stored:
             return stored["images"], stored["masks"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         images, masks = generate(n, scanners, stream)
         _store(path, images=images, masks=masks)
         return images, masks

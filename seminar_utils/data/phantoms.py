@@ -86,7 +86,7 @@ def _between(low: float, high: float, draw: np.ndarray) -> np.ndarray:
     return low + (high - low) * draw
 
 
-def _rotated(factors: dict[str, np.ndarray], cx: np.ndarray, cy: np.ndarray, angle: np.ndarray):
+def _rotated(cx: np.ndarray, cy: np.ndarray, angle: np.ndarray):
     """Coordinates (u, v) of every pixel, in pixels, about (cx, cy) and turned by `angle`: two (N, 64, 64)."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     dx, dy = x - _column(cx), y - _column(cy)
@@ -101,7 +101,7 @@ def _centre(factors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _organ_distance(factors: dict[str, np.ndarray]) -> np.ndarray:
     """Approximate signed distance to the organ's edge in pixels, negative inside, (N, 64, 64)."""
-    u, v = _rotated(factors, *_centre(factors), _between(-0.25, 0.25, factors["tilt"]))
+    u, v = _rotated(*_centre(factors), _between(-0.25, 0.25, factors["tilt"]))
     u /= _column(_between(25, 28, factors["width"]))
     v /= _column(_between(23.5, 26.5, factors["height"]))
     v *= 1 + _column(0.22 * (factors["shape"] == 1)) * u  # a pear is thinner on one side
@@ -120,7 +120,7 @@ def _lesion_distance(factors: dict[str, np.ndarray]) -> np.ndarray:
     cx, cy = _centre(factors)
     cx = cx + (2 * right - 1) * _between(9, 12, factors["dx"])
     cy = cy + (2 * lower - 1) * _between(9, 12, factors["dy"])
-    u, v = _rotated(factors, cx, cy, _between(0, np.pi, factors["angle"]))
+    u, v = _rotated(cx, cy, _between(0, np.pi, factors["angle"]))
     radius = _column(np.array(RADII)[factors["size"]] * _between(0.93, 1.07, factors["radius"]))
     distance = np.empty_like(u)
     for kind, outline in enumerate((_round, _elongated, _ring, _spiculated)):
@@ -199,5 +199,5 @@ def generate(n: int, scanners: dict[str, Scanner], seed: int | list[int] = 0) ->
 
 
 def _noise_seed(seed: int | list[int]) -> list[int]:
-    """A stream for the noise that no stream of factors shares."""
-    return [*(seed if isinstance(seed, list) else [seed]), 1]
+    """A stream for the noise that no stream of factors shares (numpy reads the seed k as [k, 0])."""
+    return [*(seed if isinstance(seed, list) else [seed, 0]), 1]

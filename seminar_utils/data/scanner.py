@@ -8,7 +8,7 @@ stream numpy guarantees: so the same seed gives the same pixels, within one grey
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
@@ -44,27 +44,38 @@ class Scanner:
 SCANNERS = {
     "A": Scanner(),
     "B": Scanner(gain=1.15, contrast=0.85, photons=600.0, electronic=0.02, psf=0.8, bias=0.12),
-    "C": Scanner(gain=0.75, contrast=1.6, photons=60.0, electronic=0.06, psf=1.2, bias=0.35),
+    "C": Scanner(gain=0.86, contrast=1.15, photons=27.0, electronic=0.06, psf=1.5, bias=0.4),
 }
 
 
 def scanner(name: str, strength: float = 1.0) -> Scanner:
     """The scanner on the way from the neutral reference A (strength 0) to scanner `name` (strength 1).
 
-    Factors (gain, contrast, photons) move geometrically, widths (electronic, psf, bias) linearly; any
-    strength in [0, 2] is allowed. Raises SeminarError on an unknown name or a strength outside.
+    Gain and contrast move geometrically; the widths of noise, blur and bias linearly, that of photon noise
+    being photons ** -0.5. Any strength in [0, 2] is allowed. Raises SeminarError otherwise.
     """
     if name not in SCANNERS:
         raise unknown_name("scanner", name, SCANNERS)
     if not isinstance(strength, Real) or not 0 <= strength <= 2:
-        raise SeminarError(f"strength lies in [0, 2], got {strength!r}")
-    start, end = np.array(astuple(SCANNERS["A"])), np.array(astuple(SCANNERS[name]))
-    factors = start[:3] * (end[:3] / start[:3]) ** strength
-    widths = np.maximum(start[3:] + strength * (end[3:] - start[3:]), 0.0)
-    return Scanner(*map(float, factors), *map(float, widths))
+        raise SeminarError(f"strength is a number in [0, 2], got {strength!r}")
+    a, b = SCANNERS["A"], SCANNERS[name]
+
+    def linear(start: float, end: float) -> float:
+        return start + float(strength) * (end - start)
+
+    return Scanner(
+        gain=a.gain * (b.gain / a.gain) ** strength,
+        contrast=a.contrast * (b.contrast / a.contrast) ** strength,
+        photons=linear(a.photons**-0.5, b.photons**-0.5) ** -2,
+        electronic=linear(a.electronic, b.electronic),
+        psf=linear(a.psf, b.psf),
+        bias=linear(a.bias, b.bias),
+    )
 
 
-def acquire(clean: np.ndarray, scanner: Scanner, seed: int = 0, indices: np.ndarray | None = None) -> np.ndarray:
+def acquire(
+    clean: np.ndarray, scanner: Scanner, seed: int | list[int] = 0, indices: np.ndarray | None = None
+) -> np.ndarray:
     """Scan clean images: float (N, 64, 64) in [0, 1] to uint8 (N, 64, 64).
 
     indices: which numbers of the noise stream the images have (default 0 .. N-1), so that the noise of
@@ -82,7 +93,7 @@ def acquire(clean: np.ndarray, scanner: Scanner, seed: int = 0, indices: np.ndar
     return (shown * 255 + 0.5).astype(np.uint8)
 
 
-def _draw_noise(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw_noise(indices: np.ndarray, seed: int | list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Noise of mean 0 and variance 1 (N, 64, 64), and bias coefficients in [-1, 1] (N, 5), float32."""
     bits, position = np.random.PCG64(np.random.SeedSequence(seed)), 0
     raw = np.empty((len(indices), _DRAWS), np.uint64)
