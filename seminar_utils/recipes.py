@@ -22,10 +22,10 @@ from .data import load
 from .data.dataset import ImageSet
 from .evaluation.intervals import bootstrap_interval
 from .evaluation.metrics import accuracy, balanced_accuracy, expected_calibration_error
-from .evaluation.results import ResultsStore, code_commit, user_results, versions
+from .evaluation.results import ResultsStore, code_commit, versions
 from .models import create_model
 from .pretraining.supervised import TrainConfig, fit, predict
-from .runtime import SeminarError, place_model, profile, seed_everything, unknown_name
+from .runtime import SeminarError, place_model, profile, runs_dir, seed_everything, unknown_name
 
 SEEDS = (0, 1, 2)
 
@@ -136,7 +136,7 @@ def pretrain(name: str, folder: Path | None = None, progress: bool = True) -> di
     model_args = {**recipe.model_args, "in_chans": channels}
     model = place_model(create_model(recipe.model, **model_args))
     started = time.monotonic()
-    resume = user_results().parent / "pretrain" / f"{name}.pt"
+    resume = (folder or runs_dir() / "pretrain") / f"{name}.pt"
     history = fit(
         model,
         sets["train"],

@@ -149,6 +149,11 @@ def shipped_dir() -> Path:
     return root / "data"
 
 
+def runs_dir() -> Path:
+    """Where what you run leaves its traces: `runs/` in the checkout, or in the current folder."""
+    return (repository() or Path.cwd()) / "runs"
+
+
 def cache_dir() -> Path:
     """The user's cache for downloads and generated sets (SEMINAR_CACHE, else the platform's place)."""
     import platformdirs

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..runtime import SeminarError, pick_device, profile, repository, shipped_dir
+from ..runtime import SeminarError, pick_device, profile, repository, runs_dir, shipped_dir
 
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "medmnist", "seminar-utils")
@@ -35,7 +35,7 @@ def shipped_results() -> list[Path]:
 
 def user_results() -> Path:
     """The file new rows go to: SEMINAR_RESULTS, else `runs/results.jsonl` in the checkout or the folder."""
-    return Path(os.environ.get("SEMINAR_RESULTS") or (repository() or Path.cwd()) / "runs" / "results.jsonl")
+    return Path(os.environ.get("SEMINAR_RESULTS") or runs_dir() / "results.jsonl")
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from tqdm import tqdm
 
-from ..runtime import PROFILES, SeminarError, repository, unknown_name
+from ..runtime import PROFILES, SeminarError, runs_dir, unknown_name
 from . import notebooks
 from .runner import LIMITS, Limits, Outcome, execute
 
@@ -35,7 +35,7 @@ def course(
         raise unknown_name("profile", profile, PROFILES)
     limits = limits_for(profile, cell_timeout)
     folder = folder or notebooks.notebooks_dir()
-    out = (runs or (repository() or Path.cwd()) / "runs") / "course" / profile
+    out = (runs or runs_dir()) / "course" / profile
     out.mkdir(parents=True, exist_ok=True)
     names = notebooks.select(notebooks.lessons(folder), only)
     outcomes = []
