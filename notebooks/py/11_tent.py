@@ -48,10 +48,10 @@ from seminar_utils.teaching.golden import golden, tiny_bn
 
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
 SIZE = by_profile(
-    smoke=dict(images=128, seeds=(0, 1), strengths=(0.0, 0.7), batch_sizes=(64, 4), steps=3, real=64, shifts=2),
-    cpu=dict(images=640, seeds=(0, 1, 2), strengths=(0.0, 0.35, 0.7, 1.0), batch_sizes=(64, 16, 4, 1), steps=10,
+    smoke=dict(images=128, stream=128, seeds=(0, 1), strengths=(0.0, 0.7), batch_sizes=(64, 4), steps=3, real=64, shifts=2),
+    cpu=dict(images=640, stream=1536, seeds=(0, 1, 2), strengths=(0.0, 0.35, 0.7, 1.0), batch_sizes=(64, 16, 4, 1), steps=10,
              real=624, shifts=6),
-    gpu=dict(images=5000, seeds=(0, 1, 2), strengths=(0.0, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0),
+    gpu=dict(images=5000, stream=5000, seeds=(0, 1, 2), strengths=(0.0, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0),
              batch_sizes=(64, 16, 4, 1), steps=10, real=624, shifts=6),
 )
 seed_everything(0)
@@ -75,16 +75,16 @@ models = {seed: load_checkpoint(f"resnet_small-phantoms-s{seed}") for seed in SI
 model = models[0]
 
 
-def patients(strength, scanner="C"):
-    """The same test patients on scanner C at some strength: images (N, 1, 32, 32) in [0, 1], labels (N,)."""
-    return load("phantoms", "test", n=SIZE["images"], scanner=scanner, strength=strength).torch(size=32)
+def patients(strength, scanner="C", n=SIZE["images"]):
+    """The same test patients on scanner C at some strength: images (n, 1, 32, 32) in [0, 1], labels (n,)."""
+    return load("phantoms", "test", n=n, scanner=scanner, strength=strength).torch(size=32)
 
 
 SHIFT = 0.7
 x_a, labels = patients(1.0, scanner="A")
 x_c, labels_c = patients(SHIFT)
 class_names = load("phantoms", "test", n=8).class_names
-assert torch.equal(labels, labels_c)  # the same six hundred patients, seen by another machine
+assert torch.equal(labels, labels_c)  # the same patients, seen by another machine
 
 
 def say(x):
@@ -330,7 +330,7 @@ print(f"max |difference|: notebook to package {notebook_gap:.1e}, package to off
 METHODS = {"source": Source, "BN": BatchNormAdapt, "Tent": lambda m: Tent(m, lr=1e-3)}
 curve = {}
 for strength in SIZE["strengths"]:
-    x, y = patients(strength)
+    x, y = patients(strength, n=SIZE["stream"])
     curve[strength] = measure("tent.severity", METHODS, models, x, y,
                               params={"data": "phantoms", "scanner": "C", "strength": strength})
 

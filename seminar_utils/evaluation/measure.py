@@ -41,13 +41,18 @@ def measure(
     store = store or ResultsStore()
     rows = []
     for seed, model in models.items():
-        before = run_stream(Source(model), stream(x, labels, batch_size, order, seed)).predictions
-        for name, build in methods.items():
+
+        def run(build: Callable, model: nn.Module = model, seed: int = seed) -> tuple[StreamResult, float]:
             started = time.perf_counter()
             result = run_stream(build(model), stream(x, labels, batch_size, order, seed))
-            seconds = time.perf_counter() - started
+            return result, time.perf_counter() - started
+
+        source = run(Source)
+        for name, build in methods.items():
+            result, seconds = source if build is Source else run(build)
             about = {"method": name, "batch_size": batch_size, "order": order, "images": len(result.labels)}
-            metrics = {**result.metrics(), "harm": harm_rate(result.labels, before, result.predictions)}
+            harm = harm_rate(result.labels, source[0].predictions, result.predictions)
+            metrics = {**result.metrics(), "harm": harm}
             told = {**about, **(params or {})}
             rows.append(store.append(experiment, told, metrics, image_intervals(result), seed, seconds))
     return rows
