@@ -10,6 +10,7 @@ else
 PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
+PIP := $(PY) -m pip install --disable-pip-version-check
 
 # The first interpreter that is new enough; or name one: make course PYTHON=/path/to/python3.12
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -37,8 +38,8 @@ $(READY): requirements.lock pyproject.toml
 		exit 1; fi
 	@echo "set-up: packages into $(VENV) (about 2 GB; 2 to 4 minutes the first time)"
 	@"$(PYTHON)" -m venv $(VENV) || { echo "python -m venv failed; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@$(PY) -m pip install --quiet --disable-pip-version-check --timeout 60 -r requirements.lock
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@quiet=-qq; [ -t 1 ] && quiet=; $(PIP) $$quiet --timeout 60 -r requirements.lock
+	@$(PIP) -qq --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 course: $(READY)  ## every lesson
@@ -54,8 +55,8 @@ lock:  ## new pins from pyproject.toml, resolved in an environment of their own
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)'
 	rm -rf build/lock
 	"$(PYTHON)" -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check "setuptools>=77" packaging
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test]"
+	build/lock/bin/python -m pip install -qq --disable-pip-version-check "setuptools>=77" packaging
+	build/lock/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation -e ".[test]"
 	build/lock/bin/python .ci/lock.py requirements.lock
 
 clean:

@@ -16,7 +16,7 @@ def test_a_good_and_a_bad_lesson(tmp_path, capsys, monkeypatch):
     folder = write_lesson(tmp_path / "notebooks", "01_good")
     write_lesson(folder, "02_bad", "\n# %%\nprint('so far')\n\n# %%\nundefined_name\n")
     monkeypatch.setattr(notebooks, "notebooks_dir", lambda: folder)
-    monkeypatch.setattr(course, "repository", lambda: tmp_path)
+    monkeypatch.setattr(course, "runs_dir", lambda: tmp_path / "runs")
     assert cli.main(["course", "--profile", "smoke"]) == 1
     printed = capsys.readouterr()
     lines = {line.split()[0]: line for line in printed.out.splitlines() if line[:2].isdigit()}

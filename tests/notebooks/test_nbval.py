@@ -62,8 +62,8 @@ assert "the tests run without a network" in reached, reached
 
 
 def test_a_notebook_that_hangs_is_given_up(lesson, tmp_path):
-    passed, output = run_nbval(altered(lesson, tmp_path, c1="import time; time.sleep(99)"), limit=8)
-    assert not passed and "given up after 8 s" in output
+    passed, output = run_nbval(altered(lesson, tmp_path, c1="import time; time.sleep(99)"), limit=5)
+    assert not passed and "given up after 5 s" in output
 
 
 def python(code):

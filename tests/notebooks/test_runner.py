@@ -97,7 +97,7 @@ runpy.run_module("ipykernel_launcher", run_name="__main__")
 def test_a_kernel_start_that_hangs_is_tried_once_more(tmp_path, monkeypatch):
     marker, command = hanging_first(tmp_path)
     monkeypatch.setattr(kernels, "kernel_command", lambda: command)
-    outcome = execute(notebook_of("print(1)"), "x", tmp_path, "smoke", Limits(30, 60, start=6))
+    outcome = execute(notebook_of("print(1)"), "x", tmp_path, "smoke", Limits(30, 60, start=10))
     assert outcome.ok, outcome
     assert marker.read_text() == "xx"
 

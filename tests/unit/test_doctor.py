@@ -88,7 +88,7 @@ def test_a_missing_or_damaged_checkpoint_is_named(places, tmp_path, monkeypatch)
     assert "seminar pretrain resnet_small-phantoms-s0" not in commands(report)
 
 
-@pytest.mark.parametrize("broken", ["models", "data"])
+@pytest.mark.parametrize("broken", ["models"])
 def test_a_broken_room_is_reported_and_hides_nothing(broken):
     """In a process of its own, in which importing the room fails."""
     code = f"""
