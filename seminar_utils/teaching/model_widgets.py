@@ -45,7 +45,8 @@ def depth_static(table: DepthTable, xlabel: str = "epoch", ylabel: str = "traini
     for ax, depth in zip(axes[0], table):
         _draw_depth(ax, depth, table, xlabel, log)
     axes[0, 0].set_ylabel(ylabel)
-    axes[0, -1].legend()
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
