@@ -1,5 +1,12 @@
 # ---
 # jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,slideshow,notes,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -24,7 +31,7 @@
 # **Needs** [01_resnet](01_resnet.ipynb) (BatchNorm). Data and networks ship with the course; no network, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 5 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy
@@ -129,6 +136,7 @@ figures.histograms(
     xlabel=f"input of {name}, channel {channel}", title="the shift is visible inside the network",
 )
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · What BatchNorm remembers
 #
@@ -146,6 +154,7 @@ def batch_statistics(x):
 
 
 batch_statistics = exercise("norm.batch_statistics", batch_statistics)
+
 
 # %% [markdown]
 # Now exchange the memory for the measurement: in one layer, then in more and more of them, up to all.
@@ -212,6 +221,7 @@ print("entropy", [round(h, 3) for h in H.tolist()])
 print("gradient", [[round(g, 2) + 0.0 for g in row] for row in by_hand.tolist()])
 print("the derivation agrees with autograd:", torch.allclose(by_autograd, by_hand))
 
+
 # %% [markdown]
 # For three classes the predictions live in a triangle. Every arrow is one step down the entropy.
 
@@ -236,6 +246,7 @@ ax.set_title("descending the entropy: to the nearest corner", pad=18)
 ax.set_aspect("equal")
 ax.axis("off")
 plt.show()
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **Exercise `tent.entropy`** (difficulty 1, 5 minutes). From logits (B, K) to entropies (B,), natural logarithm.
@@ -266,6 +277,7 @@ share = sum(parameter.numel() for parameter in moving.values())
 print(f"{len(moving)} tensors, {share:,} of {total:,} parameters move: {share / total:.2%}")
 print("the first four:", list(moving)[:4])
 
+
 # %% [markdown]
 # **Exercise `tent.step`** (difficulty 2, 10 minutes). One step of Tent. The model is already configured (batch
 # statistics, everything frozen that must not move), the optimiser holds what may move. Return the logits from
@@ -278,6 +290,7 @@ def tent_step(model, x, optimizer):
 
 
 tent_step = exercise("tent.step", tent_step)
+
 
 # %% [markdown]
 # That is the whole method. With the set-up around it, fifteen lines:
@@ -462,6 +475,7 @@ for label, (lr, steps, batch_size, order) in MISUSE.items():
     ran[label] = run_stream(build(models[SIZE["seeds"][-1]]), stream(x, y, batch_size, order, SIZE["seeds"][-1]))
     print(f"{label:20s}" + in_words(gain(misuse[label], over="BN", of="Tent"), "against the BN control"))
 
+
 # %%
 def windows(result):
     """The stream in windows of 64 patients: predictions, labels and probabilities of each."""
@@ -480,6 +494,7 @@ for ax, (label, result) in zip(axes.flat, ran.items()):
 axes[0, 0].legend(fontsize=9, loc="center left")
 figure.supxlabel("window of 64 patients")
 plt.show()
+
 
 # %% [markdown]
 # Read three things in this figure.
