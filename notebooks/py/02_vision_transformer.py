@@ -60,10 +60,10 @@ torchvision = import_torchvision()
 SIZE = by_profile(
     smoke=dict(images=96, sides=(32, 48), timed=(32, 64), repeats=2, train=(64, 128), steps=4, seeds=(0, 1),
                strengths=(0.0, 0.7), moves=(0, 1, 4), boot=50, real=64, shifts=2),
-    cpu=dict(images=480, sides=(24, 32, 48, 64), timed=(32, 64, 96, 128), repeats=3, train=(128, 512, 2048), steps=160,
+    cpu=dict(images=480, sides=(24, 32, 48, 64), timed=(32, 64, 96, 128), repeats=3, train=(128, 2048), steps=240,
              seeds=(0, 1, 2), strengths=(0.0, 0.35, 0.5, 0.7, 1.0), moves=(0, 1, 2, 3, 4, 6), boot=300, real=624, shifts=6),
     gpu=dict(images=2000, sides=(24, 28, 32, 48, 64), timed=(32, 64, 96, 128), repeats=5, train=(128, 512, 2048, 6000),
-             steps=3000, seeds=(0, 1, 2), strengths=(0.0, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0), moves=(0, 1, 2, 3, 4, 5, 6, 8),
+             steps=1500, seeds=(0, 1, 2), strengths=(0.0, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0), moves=(0, 1, 2, 3, 4, 5, 6, 8),
              boot=1000, real=624, shifts=6),
 )
 seed_everything(0)
@@ -123,9 +123,10 @@ for title, images in {"whole images": x, "patches shuffled": shuffle_patches(x, 
               f"size {balanced_accuracy(y // 2, answer // 2):.2f} (guess 0.33)")
 
 # %% [markdown]
-# Both need the geometry. A convolution has it built in: it looks at neighbours. The transformer has no neighbours at
-# all; **whatever it knows about space, somebody has told it or it has learnt.** This lesson builds one, finds out who
-# told it what, and at what price.
+# Both need the geometry, and neither says so: in the lower row the ViT gives one answer to nearly everybody, and is sure
+# of it. A convolution has the geometry built in: it looks at neighbours. The transformer has no neighbours at all;
+# **whatever it knows about space, somebody has told it or it has learnt.** This lesson builds one, finds out who told
+# it what, and at what price.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Patches and tokens
@@ -404,7 +405,8 @@ images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), d
 report = parity_report(package, reference, images, from_torchvision, feature=("blocks.1", "encoder.layers.encoder_layer_1"))
 with torch.no_grad():
     gap = max_difference(notebook(images), package(images))
-print("same names, same shapes:", list(notebook.state_dict()) == list(package.state_dict()))
+shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (notebook, package)]
+print("same names, same shapes:", shapes[0] == shapes[1])
 print("notebook = package, max |difference| below 1e-10:", gap < 1e-10)
 for kind in ("output", "feature", "input_gradient", "gradient"):
     print(f"package = torchvision, {kind}, relative difference below 1e-10:", report[kind] < 1e-10)
@@ -595,18 +597,27 @@ plt.show()
 # %%
 places = torch.stack(torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij"), -1).reshape(64, 2).float()
 distance = torch.cdist(places, places)  # (64, 64), in patches
-for low, high in ((0.5, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 5.0), (5.0, 10.0)):
-    ring = (distance > low) & (distance <= high)
-    print(f"places more than {low:g} and up to {high:g} patches apart: mean cosine {similarity[ring].mean():+.2f}")
+numbers = torch.arange(64).reshape(8, 8)
+mirrored = torch.stack([numbers.flip(axes).flatten() for axes in ((0,), (1,), (0, 1))], dim=1)  # (64, 3) places each
+far = (distance > 2).scatter(1, mirrored, False)
+inside = ((places > 0) & (places < 7)).all(dim=1)  # without the rim, which is background in most images
+for region, rows_ in {"all 64 places": torch.ones(64, dtype=torch.bool), "without the rim": inside}.items():
+    s = similarity[rows_]
+    both = rows_[None, :]
+    print(f"{region}: mean cosine with direct neighbours {s[(distance[rows_] == 1) & both].mean():+.2f}, with the places more than "
+          f"two patches away {s[far[rows_] & both].mean():+.2f}, with its own three mirror images {s.gather(1, mirrored[rows_]).mean():+.2f}")
 
 # %% [markdown]
-# Direct neighbours are the most alike: the network has found out, from labels alone, that place 9 lies near place 1. The
-# far corners are alike again: they are all background, and one vector does for them. With a few thousand small images
-# it is a rough map; the paper's, from millions, is a smooth one with rows and columns.
+# In the paper's figure every place is most like the places around it. Not quite here. Neighbours are more alike than far
+# places, but **a place is most like its mirror images**, left and right, above and below; look for the four bright
+# squares in the inner tiles. That is no mistake of the network. Size and tone do not depend on the quarter in which a
+# lesion lies, and organs are nearly symmetric: to know how far from the middle one is, is enough. A ViT learns the
+# geometry that its labels ask for, and no other. (Ask it for the place of the lesion and it would have to differ.)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **How far does a head look?** A 3x3 convolution sees a neighbourhood, a head may look anywhere from the first block on.
-# The mean distance between a patch and what it attends to (figure 7, right), in pixels:
+# The mean distance between a patch and what it attends to (figure 7, right), in pixels. In the paper some heads of the
+# first blocks are local, and the reach grows with depth.
 
 # %%
 with torch.no_grad():
@@ -617,6 +628,10 @@ uniform = 4 * distance.mean().item()
 print(f"a head that looks everywhere alike: {uniform:.1f} pixels; to the direct neighbours only: 4.0")
 for i, row in enumerate(reach, 1):
     print(f"block {i}: " + ", ".join(f"head {h} {value:4.1f}" for h, value in enumerate(row, 1)))
+
+# %% [markdown]
+# Not so here: no head is local, in no block, and the first block looks furthest. Four blocks, 64 patches and a few
+# thousand images are another world than ViT-L; a figure of a paper does not carry over because the name is the same.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **Where does the class token look?** Its weights over the patches for one patient, blocks downwards, heads to the
@@ -694,12 +709,12 @@ count = touched.sum(1)
 CHOICES = {
     "the lesion": touched,
     "its mirror image": touched.reshape(-1, 8, 8).flip(2).flatten(1),
-    "most attention,\nlast block": strongest(last, count),
-    "most attention,\nrollout": strongest(rollout, count),
-    "most attention,\nlesion excluded": strongest(last, count, never=touched),
+    "most attention, last block": strongest(last, count),
+    "most attention, rollout": strongest(rollout, count),
+    "most attention, lesion excluded": strongest(last, count, never=touched),
 }
 example = torch.stack([x[patient], *(painted(patches)[patient] for patches in CHOICES.values())])
-figures.image_grid(example, ["as it is", *CHOICES], columns=6, size=2.1)
+figures.image_grid(example, ["as it is", *(choice.replace(", ", ",\n") for choice in CHOICES)], columns=6, size=2.1)
 
 # %%
 before = {"ViT": predict(vit, x), "ResNet": predict(resnet, x)}
@@ -710,20 +725,22 @@ for choice, patches in CHOICES.items():
         answer = predict(net, images)
         changed[choice, name] = (answer != before[name]).float().numpy()
         found = bootstrap_interval(changed[choice, name], statistic=np.mean, n_boot=SIZE["boot"])
-        store.append("vit.cover", {"model": name, "choice": choice.replace("\n", " "), "images": len(y), "data": "phantoms"},
+        store.append("vit.cover", {"model": name, "choice": choice, "images": len(y), "data": "phantoms"},
                      {"changed": found.mean, "balanced_accuracy": balanced_accuracy(y, answer)},
                      {"changed": [found.low, found.high]}, seed=0)
         if name == "ViT":
             on_lesion = ((patches & touched).sum(1) / count).mean().item()
-            print(f"{choice.replace(chr(10), ' '):34s} {on_lesion:4.0%} of them touch the lesion; the ViT's answer changes for {found}")
-for choice in ("its mirror image", "most attention,\nlast block", "most attention,\nrollout"):
-    gap_ = bootstrap_interval(changed["the lesion", "ViT"] - changed[choice, "ViT"], statistic=np.mean, n_boot=SIZE["boot"])
-    print(f"lesion minus {choice.replace(chr(10), ' ')}: {100 * gap_.mean:+.0f} points [{100 * gap_.low:+.0f}, {100 * gap_.high:+.0f}]")
+            print(f"{choice:32s} {on_lesion:4.0%} of them touch the lesion; the answer changes: ViT {found}", end="")
+        else:
+            print(f", ResNet {found}")
+for choice in ("its mirror image", "most attention, last block", "most attention, rollout"):
+    more = bootstrap_interval(changed["the lesion", "ViT"] - changed[choice, "ViT"], statistic=np.mean, n_boot=SIZE["boot"])
+    print(f"the lesion minus {choice}: {100 * more.mean:+.0f} points [{100 * more.low:+.0f}, {100 * more.high:+.0f}]")
 
 # %%
 found = [bootstrap_interval(changed[choice, "ViT"], statistic=np.mean, n_boot=SIZE["boot"]) for choice in CHOICES]
 figures.bars_with_intervals(
-    [choice.replace("its ", "its\n").replace("the l", "the\nl") for choice in CHOICES], [f.mean for f in found],
+    [choice.replace(", ", ",\n").replace("attention,", "attn.,") for choice in CHOICES], [f.mean for f in found],
     [(f.low, f.high) for f in found], ylabel="share of answers that change",
     title=f"the same number of patches painted over; one ViT, {len(y)} patients",
 )
@@ -744,22 +761,23 @@ figures.bars_with_intervals(
 #
 # The paper: trained on ImageNet alone, ViT stays a few points below ResNets of its size; with 14 to 300 million images
 # it overtakes them. The usual reading: **locality is built into a CNN, a ViT must learn it.** We can only look at the
-# small end. One training loop for both (`fit`, from lesson 01), the same images, **the same number of steps whatever
-# the number of images**, so that less data is not also less training. Learning rates are those of the course's
-# recipes, nothing was tuned here. Every seed draws its own training images.
+# small end. One training loop for both (`fit`, from lesson 01), the same images (of 16 pixels, so that a laptop manages),
+# **the same number of steps whatever the number of images**, so that less data is not also less training. The ResNet has
+# the learning rate of its recipe; for the ViT, which is slow in so short a training, we took twice that of its recipe,
+# the better of two that we tried. Every seed draws its own training images.
 
 # %%
 LEARNERS = {
-    "ResNet": (lambda: ResNet(BasicBlock, (1, 1, 1), (8, 16, 32), 6, in_chans=1, small_stem=True), 4e-3),
-    "ViT": (lambda: create_model("vit_tiny", patch_size=8, depth=2), 1e-3),
+    "ResNet": (lambda: ResNet(BasicBlock, (1, 1, 1), num_classes=6, widths=(16, 32, 64), in_chans=1, small_stem=True), 4e-3),
+    "ViT": (lambda: create_model("vit_tiny", img_size=16, depth=2), 2e-3),
 }
 for name, (make, lr) in LEARNERS.items():
     print(f"{name}: {sum(p.numel() for p in make().parameters()):,} parameters, peak learning rate {lr}")
 
 val = load("phantoms", "val", n=120, scanner="AB")
 judged = load("phantoms", "test", n=SIZE["images"], scanner="AB")
-x_ab, y_ab = judged.torch(size=32)
-reached, fitted = {}, {}
+x_ab, y_ab = judged.torch(size=16)
+grown = {}  # (network, training images) -> metric -> one value for each seed
 for n in SIZE["train"]:
     epochs = max(1, SIZE["steps"] * 64 // n)
     for seed in SIZE["seeds"]:
@@ -769,25 +787,28 @@ for n in SIZE["train"]:
             config = TrainConfig(epochs=epochs, lr=lr, batch_size=64, warmup=epochs / 10, label_smoothing=0.0, seed=seed)
             seed_everything(seed)
             net = place_model(make())
-            history = fit(net, train, val, config, size=32, progress=False)
-            score = balanced_accuracy(y_ab, predict(net.cpu().eval(), x_ab))
+            history = fit(net, train, val, config, size=16, progress=False)
+            answer = predict(net.cpu().eval(), x_ab)
+            scores = {"balanced_accuracy": balanced_accuracy(y_ab, answer), "tone": balanced_accuracy(y_ab % 2, answer % 2),
+                      "size": balanced_accuracy(y_ab // 2, answer // 2), "train_accuracy": history[-1]["accuracy"]}
             about = {"model": name, "train": n, "steps": SIZE["steps"], "lr": lr, "data": "phantoms", "scanner": "AB"}
-            store.append("vit.data", about, {"balanced_accuracy": score, "train_accuracy": history[-1]["accuracy"]}, seed=seed,
-                         seconds=time.perf_counter() - started)
-            reached.setdefault(name, {}).setdefault(n, []).append(score)
-            fitted.setdefault(name, {}).setdefault(n, []).append(history[-1]["accuracy"])
+            store.append("vit.data", about, scores, seed=seed, seconds=time.perf_counter() - started)
+            for metric, value in scores.items():
+                grown.setdefault((name, n), {}).setdefault(metric, []).append(value)
 
 for n in SIZE["train"]:
-    gap_ = paired_difference(reached["ViT"][n], reached["ResNet"][n])
-    print(f"{n:5d} images: " + ", ".join(f"{name} {seed_interval(reached[name][n], bounds=(0, 1))} "
-                                         f"(on its training images {np.mean(fitted[name][n]):.2f})" for name in LEARNERS))
-    print(f"             ResNet - ViT {100 * gap_.mean:+.0f} points [{100 * gap_.low:+.0f}, {100 * gap_.high:+.0f}], "
-          f"{'the interval excludes zero' if gap_.excludes_zero() else 'NOT distinguishable from zero'}")
+    for name in LEARNERS:
+        seeds = grown[name, n]
+        print(f"{n:5d} images, {name:7s} {seed_interval(seeds['balanced_accuracy'], bounds=(0, 1))}; tone {np.mean(seeds['tone']):.2f}, "
+              f"size {np.mean(seeds['size']):.2f}; on its training images {np.mean(seeds['train_accuracy']):.2f}")
+    lead = paired_difference(grown["ViT", n]["balanced_accuracy"], grown["ResNet", n]["balanced_accuracy"])
+    print(f"      ResNet - ViT {100 * lead.mean:+.0f} points [{100 * lead.low:+.0f}, {100 * lead.high:+.0f}], "
+          f"{'the interval excludes zero' if lead.excludes_zero() else 'NOT distinguishable from zero'}")
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.2), sharey=True)
 for name, mark, colour in (("ResNet", "-o", "#0072B2"), ("ViT", "--s", "#D55E00")):
-    spans = [seed_interval(reached[name][n], bounds=(0, 1)) for n in SIZE["train"]]
+    spans = [seed_interval(grown[name, n]["balanced_accuracy"], bounds=(0, 1)) for n in SIZE["train"]]
     axes[0].plot(SIZE["train"], [s.mean for s in spans], mark, color=colour, label=name)
     axes[0].fill_between(SIZE["train"], [s.low for s in spans], [s.high for s in spans], color=colour, alpha=0.15)
     card = checkpoint_card({"ResNet": "resnet_small-phantoms-s0", "ViT": "vit_tiny-phantoms-s0"}[name])
@@ -892,13 +913,16 @@ figures.lines_with_intervals(
 )
 
 # %% [markdown]
-# For small moves the accuracy stays where it was: as many answers become right as become wrong. **Accuracy hides that the
-# same patient, measured twice, gets two answers.** Most flips are among the unsure ones, so the confidence is of some
-# use. The ResNets hardly notice, though they never saw a moved image in training and the ViT did (up to two pixels).
+# By a pixel or two the accuracy does not suffer at all: as many answers become right as become wrong, or more. **Accuracy
+# hides that the same patient, measured twice, gets two answers.** Most of these are answers it was unsure of, so the
+# confidence is of some use, for small moves. The ResNets hardly notice, though they never saw a moved image in training
+# and the ViT did (up to two pixels).
 #
 # Is it the grid? If the cut through the patches were all, a move of exactly one patch should be harmless again: the very
-# same tokens, one place further. The curve has no dip at 4. The places have other vectors, and a move of 4 was never in
-# the training; at 6 everybody suffers. So say "less stable under small moves", and not "because of the grid".
+# same tokens, one place further. At 4 the curve does not come back to zero, not nearly. The places have other vectors,
+# and a move of 4 was never in the training. And this ViT makes more mistakes than the ResNets to begin with: a network
+# near its decision borders flips more easily, whatever it is made of. So say "less stable under small moves", and not
+# "because of the grid".
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 13 · On real images
@@ -951,12 +975,16 @@ for i, (name, label, colour) in enumerate((("resnet_small", "ResNet", "#0072B2")
            yerr=np.clip([heights - spans[:, 0], spans[:, 1] - heights], 0, None), hatch="//" if i else "", edgecolor="white")
 ax.axhline(0.5, linestyle=":", color="#555555")
 ax.set_xticks(range(len(xray_rows)), [condition.replace("_", "\n").replace(" by", "\nby") for condition in xray_rows])
-ax.set(ylabel="balanced accuracy", ylim=(0, 1), title="chest X-rays, one network each; 95% bootstrap over images")
-ax.legend(loc="lower right")
+ax.set(ylabel="balanced accuracy", ylim=(0, 1.18), title="chest X-rays, one network each; 95% bootstrap over images")
+ax.legend(loc="upper right", ncols=2)
 plt.show()
 
 # %% [markdown]
-# Read the paired differences, not the bars: both networks judge the same children. TO-BE-WRITTEN
+# Read the paired differences, not the bars: both networks judge the same children. At home the ResNet is ahead. Under
+# noise the ViT is, under contrast and bias field it is behind again: **"robust" without "against what" is no property of
+# a network.** And the finding of part 12 holds with equal training: moved by a pixel or two, the ViT scores no worse
+# than the ResNet and still changes its mind about twice as many children. It is one network of each kind, 624 images,
+# severities that we chose: a reason to test your own, not a verdict on architectures.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 14 · In the clinic
@@ -983,7 +1011,8 @@ quiz("02_vision_transformer")
 # | "A standard transformer applied directly to image patches" classifies images (section 1) | reproduced, with one convolution that is none in spirit (parts 3 and 6) |
 # | "On mid-sized data, without strong regularisation, a few points below ResNets of comparable size" (section 1) | the direction reproduced, at a tiny scale and a tiny budget, by far more than a few points (part 11) |
 # | "Large-scale training trumps inductive bias"; 88.55% on ImageNet after JFT-300M | not at this scale |
-# | "Closer patches tend to have more similar position embeddings" (section 4.5) | reproduced roughly (part 9); rows and columns: hardly |
+# | "Closer patches tend to have more similar position embeddings" (section 4.5) | in part: neighbours are more alike than far places, but mirror images most of all (part 9) |
+# | "Attention distance increases with network depth" (section 4.5) | contradicted at this scale: no local heads, the first block looks furthest (part 9) |
 # | "The model attends to image regions that are semantically relevant" (section 4.5) | reproduced for late blocks (part 9); as an *explanation* it is weaker than an intervention (part 10) |
 # | "Position embeddings can be interpolated for other resolutions" (section 3.2, there before fine-tuning) | without fine-tuning: it runs, and costs accuracy (part 8) |
 # | "Transformers are robust because LayerNorm has no memory" (heard often, not in the paper) | not supported: it falls on scanner C as well (part 12) |
