@@ -123,8 +123,8 @@ for title, images in {"whole images": x, "patches shuffled": shuffle_patches(x, 
               f"size {balanced_accuracy(y // 2, answer // 2):.2f} (guess 0.33)")
 
 # %% [markdown]
-# Both need the geometry, and neither says so: in the lower row the ViT gives one answer to nearly everybody, and is sure
-# of it. A convolution has the geometry built in: it looks at neighbours. The transformer has no neighbours at all;
+# Both need the geometry, and neither says so: in the lower row the ViT calls everything large, and is sure of it. A
+# convolution has the geometry built in: it looks at neighbours. The transformer has no neighbours at all;
 # **whatever it knows about space, somebody has told it or it has learnt.** This lesson builds one, finds out who told
 # it what, and at what price.
 
@@ -149,8 +149,8 @@ for what, side, p in (("the course's ViT-tiny", 32, 4), ("ViT-B/32", 224, 32), (
     print(f"{what:36s}{side:5d} pixels, patch {p:2d}: {n:5,} tokens, {n * n:11,} pairs")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Attention compares every token with every token. **Halve the patch and there are four times the tokens and sixteen
-# times the pairs.** Turn the dial (without a kernel: all sizes at once). From which patch size on would you miss the
+# Attention compares every token with every token. **Halve the patch and there are about four times the tokens and
+# sixteen times the pairs.** Turn the dial (without a kernel: all sizes at once). From which patch size on would you miss the
 # lesion?
 
 # %%
@@ -495,7 +495,8 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# For the small images the machine's overhead decides, not the formula: a count is no time. A pathology slide is another
+# For the small images the time grows about as the number of tokens, not as its square: the linear layers and the
+# machine's overhead decide. A count is no time. A pathology slide is another
 # matter: at 4096 pixels the pairs are nearly all of the work, and one head's weights alone fill gigabytes. Lesson 03
 # (Swin) looks at windows instead; SAM (lesson 07) does so in most of its blocks.
 
@@ -1010,18 +1011,18 @@ quiz("02_vision_transformer")
 # %% [markdown]
 # | claim | here |
 # |---|---|
-# | "Large dot products push the softmax into regions where it has extremely small gradients" (Vaswani et al., section 3.2.1) | reproduced (part 5) |
+# | "For large $d$ the dot products push the softmax into regions of extremely small gradients" (Vaswani et al., section 3.2.1) | reproduced (part 5) |
 # | "A standard transformer applied directly to image patches" classifies images (section 1) | reproduced, with one convolution that is none in spirit (parts 3 and 6) |
 # | "On mid-sized data, without strong regularisation, a few points below ResNets of comparable size" (section 1) | the direction reproduced for the larger set, at a tiny scale and a tiny budget, by far more than a few points (part 11) |
 # | "Large-scale training trumps inductive bias"; 88.55% on ImageNet after JFT-300M | not at this scale |
 # | "Closer patches tend to have more similar position embeddings" (section 4.5) | in part: neighbours are more alike than far places, but mirror images most of all (part 9) |
 # | "Attention distance increases with network depth" (section 4.5) | contradicted at this scale: no local heads, the first block looks furthest (part 9) |
 # | "The model attends to image regions that are semantically relevant" (section 4.5) | reproduced for late blocks (part 9); as an *explanation* it is weaker than an intervention (part 10) |
-# | "Position embeddings can be interpolated for other resolutions" (section 3.2, there before fine-tuning) | without fine-tuning: it runs, and costs accuracy (part 8) |
+# | "Position embeddings can be interpolated for other resolutions" (section 3.2, where fine-tuning follows) | without fine-tuning: it runs, and costs accuracy (part 8) |
 # | "Transformers are robust because LayerNorm has no memory" (heard often, not in the paper) | not supported: it falls on scanner C as well (part 12) |
 #
-# **Read further.** Vaswani et al. 2017 ([1706.03762](https://arxiv.org/abs/1706.03762)): eight pages that everything
-# since is built on. Touvron et al. 2021, DeiT ([2012.12877](https://arxiv.org/abs/2012.12877)): the same network on
+# **Read further.** Vaswani et al. 2017 ([1706.03762](https://arxiv.org/abs/1706.03762)): the few pages that
+# everything since is built on. Touvron et al. 2021, DeiT ([2012.12877](https://arxiv.org/abs/2012.12877)): the same network on
 # ImageNet alone, by recipe. Raghu et al. 2021 ([2108.08810](https://arxiv.org/abs/2108.08810)): what ViTs and CNNs
 # compute inside, side by side. Jain and Wallace 2019 ([1902.10186](https://arxiv.org/abs/1902.10186)): *Attention is not
 # explanation*, the argument behind part 10. Darcet et al. 2023 ([2309.16588](https://arxiv.org/abs/2309.16588)): strange
