@@ -1,5 +1,12 @@
 # ---
 # jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,slideshow,notes,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -104,6 +111,7 @@ def say(net, x):
 six = torch.cat([x[:6], shuffle_patches(x[:6], order)])
 figures.image_grid(six, titles=say(vit, six), columns=6, heading="six patients; below, their patches in another order")
 
+
 # %% [markdown]
 # The words are those of a small ViT that was trained on whole images (scanners A and B, six classes). Take its answer
 # apart: is the *tone* right, is the *size* right?
@@ -121,6 +129,7 @@ for title, images in {"whole images": x, "patches shuffled": shuffle_patches(x, 
         print(f"{title:17s}{name:7s} balanced accuracy: all six classes {balanced_accuracy(y, answer):.2f}, "
               f"tone {balanced_accuracy(y % 2, answer % 2):.2f} (guess 0.50), "
               f"size {balanced_accuracy(y // 2, answer // 2):.2f} (guess 0.33)")
+
 
 # %% [markdown]
 # Both need the geometry, and neither says so: in the lower row the ViT calls everything large, and is sure of it. A
@@ -156,6 +165,7 @@ for what, side, p in (("the course's ViT-tiny", 32, 4), ("ViT-B/32", 224, 32), (
 # %%
 widgets.patch_explorer(home.images[0], patch_sizes=(4, 8, 16, 32))
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · Cutting is a convolution
 #
@@ -183,6 +193,7 @@ by_convolution = conv(images).flatten(2).transpose(1, 2)
 print("images", tuple(images.shape), "-> rows", tuple(rows.shape), "times E", tuple(E.shape), "-> tokens", tuple(by_matrix.shape))
 print("a convolution with stride = kernel size gives the same:", torch.allclose(by_matrix, by_convolution, atol=1e-10))
 
+
 # %% [markdown]
 # So "no convolutions" is not quite true: there is one, the first. What is missing is the *overlap*. A lesion that is
 # moved by one pixel gets other numbers in every patch it touches. Keep that for part 12.
@@ -205,6 +216,7 @@ def sequence(x_patches, cls_token, pos_embed):
 
 
 sequence = exercise("vit.sequence", sequence)
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"} notes="Ask before running: which of the three lines is True? The third surprises most: the order of the sequence itself never matters, only the vectors that were added to it."
 # **Who knows the order?** Take the trained network and shuffle, in three ways. (Its blocks come in part 6; here they
@@ -231,6 +243,7 @@ with torch.no_grad():
 print("no positions, patches shuffled: same class token:", same_bag)
 print("positions, patches shuffled underneath: same class token:", same_image)
 print("positions travel with their patches: same class token:", same_tokens)
+
 
 # %% [markdown]
 # Without positions the network sees a **bag** of patches, and no training can change that. With positions the order of
@@ -287,6 +300,7 @@ for ax, curves, title in ((axes[0], largest, "mean of the largest weight"), (axe
 axes[0].legend()
 plt.show()
 
+
 # %% [markdown]
 # With the division the picture does not depend on $d$. (After training it may: a network that wants a sharp choice can
 # learn large $q$ and $k$. The division only makes the *start* fair.)
@@ -322,6 +336,7 @@ print("tokens", tuple(tokens.shape), "-> q", tuple(q.shape), "-> weights", tuple
 print("out", tuple(demo(tokens).shape))
 for heads in (1, 3, 12):
     print(f"{heads:2d} heads: {sum(p.numel() for p in SelfAttention(96, heads).parameters()):,} parameters")
+
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · The block, the whole network, the parity cell
@@ -414,6 +429,7 @@ for kind in ("output", "feature", "input_gradient", "gradient"):
 # %%
 print(f"max |difference|: notebook to package {gap:.1e}, package to torchvision {report['max_difference']:.1e}")
 
+
 # %% [markdown]
 # Two traps that this cell would catch: LayerNorm's `eps` is 1e-6 here and 1e-5 by PyTorch's default, and the fused
 # `qkv` must be cut in the order q, k, v. The full-size ViT-B/16 is compared in `tests/parity/test_vit.py`.
@@ -493,6 +509,7 @@ ax.set_xticks(tokens_of, tokens_of)
 ax.minorticks_off()
 ax.legend()
 plt.show()
+
 
 # %% [markdown]
 # For the small images the time grows about as the number of tokens, not as its square: the linear layers and the
@@ -874,6 +891,7 @@ figures.lines_with_intervals(
     SIZE["strengths"], {name: ([f.mean for f in row], [(f.low, f.high) for f in row]) for name, row in on_c.items()},
     xlabel="strength of scanner C", ylim=(0, 1.05), title=f"95% intervals: bootstrap over {len(y)} images",
 )
+
 
 # %% [markdown]
 # It falls, too. LayerNorm has no memory of the training scanners, but every *weight* was fitted to them. The ViT starts
