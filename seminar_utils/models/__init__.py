@@ -11,6 +11,7 @@ from torch import nn
 
 from ..runtime import SeminarError, unknown_name
 from .resnet import resnet18, resnet34, resnet50, resnet_small
+from .swin import swin_b, swin_s, swin_t, swin_tiny
 from .vit import vit_b_16, vit_small_16, vit_tiny
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -21,6 +22,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit_tiny": vit_tiny,
     "vit_small_16": vit_small_16,
     "vit_b_16": vit_b_16,
+    "swin_tiny": swin_tiny,
+    "swin_t": swin_t,
+    "swin_s": swin_s,
+    "swin_b": swin_b,
 }
 
 
