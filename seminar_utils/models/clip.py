@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..runtime import SeminarError
+from ..runtime import SeminarError, unknown_name
 from .clip_blocks import Transformer
 from .layers import check_images
-from .vit import interpolate_positions
+from .vit import CONVENTIONS, interpolate_positions
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class ClipConfig:
     def __post_init__(self):
         if self.pool != "class" and (not isinstance(self.pool, int) or self.pool < 1):
             raise SeminarError(f'pool is "class" or the side of a grid, at least 1, got {self.pool!r}')
+        if self.interpolation is not None and self.interpolation not in CONVENTIONS:
+            raise unknown_name("position convention", self.interpolation, CONVENTIONS)
         if any(width < 8 or width % 8 for width in self.conv_stem):
             raise SeminarError(f"the widths of the stem are multiples of 8, got {tuple(self.conv_stem)}")
 

@@ -128,7 +128,7 @@ def split_words(caption: str) -> list[str]:
 
 def as_captions(captions: str | Iterable[str]) -> list[str]:
     """One caption or several as a list; SeminarError when there are none or they are no strings."""
-    found = [captions] if isinstance(captions, str) else list(captions)
+    found = [captions] if isinstance(captions, str) else list(captions) if isinstance(captions, Iterable) else []
     if not found or not all(isinstance(caption, str) for caption in found):
         raise SeminarError(f"expected at least one caption, all of them strings, got {captions!r:.80}")
     return found

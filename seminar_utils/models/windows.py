@@ -29,8 +29,8 @@ def window_partition(x: Tensor, window: int) -> Tensor:
 
 def window_reverse(windows: Tensor, window: int, height: int, width: int) -> Tensor:
     """Put windows (B * num_windows, window^2, D) back into the map (B, height, width, D)."""
-    rows, columns = height // window, width // window
-    if window < 1 or height % window or width % window or len(windows) % (rows * columns):
+    rows, columns = (height // window, width // window) if window > 0 else (0, 0)
+    if rows * columns == 0 or height % window or width % window or len(windows) % (rows * columns):
         raise SeminarError(f"{len(windows)} windows of {window} do not fill maps of {height} x {width}")
     x = windows.reshape(-1, rows, columns, window, window, windows.shape[-1])
     return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])  # (B, H, W, D)
