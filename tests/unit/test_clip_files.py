@@ -15,6 +15,7 @@ from seminar_utils.models.convert import load_weights
 from seminar_utils.models.parity import randomise_
 from seminar_utils.runtime import SeminarError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 SIZES = {
     "vision_width": 24,
     "text_width": 16,
