@@ -7,13 +7,13 @@ look for it. Compare the hard negatives of contrastive learning, Robinson et al.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime import SeminarError
+from ..runtime import SeminarError, unknown_name
 
 
 def drop_words(ids: Tensor, rate: float) -> Tensor:
@@ -26,23 +26,28 @@ def drop_words(ids: Tensor, rate: float) -> Tensor:
 
 
 def hard_negative_batches(
-    factors: Mapping[str, np.ndarray], batch_size: int, rng: np.random.Generator
+    factors: Mapping[str, np.ndarray], batch_size: int, rng: np.random.Generator, vary: Collection[str] = ()
 ) -> Iterator[np.ndarray]:
     """Endless batches of rows (B,), made of groups whose captions differ in one factor only.
 
-    For each batch one factor is drawn. A group agrees in all the others and holds one random image of each
-    value of this one; groups are added until the batch is full. So no caption is there twice, and a batch is
-    shorter than `batch_size` when there are fewer different captions. Args: factors: all that captions say,
-    name -> (N,) integers. Raises SeminarError if no two captions differ in just one factor.
+    For each batch one factor is drawn, of those in `vary` if there are any. A group agrees in all the others
+    and holds one random image of each value of this one; groups are added until the batch is full. So no
+    caption is there twice, and a batch is shorter than `batch_size` when there are fewer different captions.
+    Args: factors: all that captions say, name -> (N,) integers. Raises SeminarError if no two captions differ
+    in just one factor, or `vary` names none of them.
     """
     columns = {name: np.asarray(values) for name, values in factors.items()}
     if not columns or any(v.ndim != 1 or v.dtype.kind not in "iu" for v in columns.values()):
         raise SeminarError("factors map names to (N,) integers, at least one")
     if len({len(values) for values in columns.values()}) > 1:
         raise SeminarError(f"all factors have the same number of values, got {[*map(len, columns.values())]}")
-    splits = [split for name in columns if (split := split_by_factor(columns, name)) is not None]
+    for name in set(vary) - set(columns):
+        raise unknown_name("factor", name, columns)
+    splits = [split for name in vary or columns if (split := split_by_factor(columns, name)) is not None]
     if not splits:
-        raise SeminarError(f"no two captions differ in only one of {', '.join(columns)}: no hard negatives here")
+        raise SeminarError(
+            f"no two captions differ in only one of {', '.join(vary or columns)}: no hard negatives here"
+        )
     while True:
         group, caption = splits[rng.integers(len(splits))]  # (N,) each, -1 where there is no near miss
         order = rng.permutation(np.flatnonzero(group >= 0))

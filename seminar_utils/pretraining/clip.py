@@ -96,7 +96,8 @@ class ClipTrainConfig:
     """The settings of a run: `lr` is the peak rate, `warmup` counts epochs.
 
     caption_dropout: share of the words left out of the captions, anew in each batch, so that short prompts
-    are understood too. hard_share: share of the batches whose captions differ in one factor only.
+    are understood too. hard_share: share of the batches whose captions differ in one factor only, from epoch
+    `hard_after` on (what is easy is learnt faster without them); `vary` names the factors (all, if empty).
     """
 
     epochs: int = 20
@@ -106,6 +107,8 @@ class ClipTrainConfig:
     warmup: float = 1.0
     caption_dropout: float = 0.0
     hard_share: float = 0.5
+    hard_after: int = 0
+    vary: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self):
@@ -218,6 +221,7 @@ def epoch_batches(
         raise SeminarError(f"{count} captioned images do not fill one batch of {config.batch_size}")
     rng = np.random.default_rng([config.seed, epoch])
     order = rng.permutation(count)[: count // config.batch_size * config.batch_size]
-    hard = hard_negative_batches(factors, config.batch_size, rng) if factors else None
+    share = config.hard_share if factors and epoch >= config.hard_after else 0.0
+    hard = hard_negative_batches(factors, config.batch_size, rng, config.vary) if share else None
     for rows in order.reshape(-1, config.batch_size):
-        yield next(hard) if hard and rng.random() < config.hard_share else rows
+        yield next(hard) if hard and rng.random() < share else rows

@@ -184,3 +184,11 @@ def test_sets_that_cannot_be_trained_on(model, tokenizer):
 def test_factors_without_hard_negatives(factors, message):
     with pytest.raises(SeminarError, match=message):
         next(hard_negative_batches(factors, 4, np.random.default_rng(0)))
+
+
+def test_factors_to_vary_must_exist():
+    factors = {"tone": np.array([0, 1]), "size": np.array([0, 0])}
+    with pytest.raises(SeminarError, match="unknown factor 'tones': did you mean 'tone'"):
+        next(hard_negative_batches(factors, 2, np.random.default_rng(0), ("tones",)))
+    with pytest.raises(SeminarError, match="no two captions differ in only one of size"):
+        next(hard_negative_batches(factors, 2, np.random.default_rng(0), ("size",)))

@@ -169,6 +169,17 @@ def test_share_of_hard_batches(data):
     assert abs(share(0.5, told(data)) - (0.5 + 0.5 * at_random)) < 0.1
 
 
+def test_hard_batches_begin_when_told_and_vary_what_is_told(data):
+    config = ClipTrainConfig(batch_size=16, hard_share=1.0, hard_after=2, vary=("type",))
+    for epoch in range(4):
+        rest = [
+            {tuple(data.factors[name][row] for name in ("size", "tone", "place")) for row in rows}
+            for rows in epoch_batches(len(data), config, epoch, told(data))
+        ]
+        contexts = np.mean([len(found) for found in rest])  # of 16 pictures; a group shares one
+        assert contexts < 8 if epoch >= 2 else contexts > 9
+
+
 def test_plain_batches_are_a_pass_over_the_set():
     rows = np.concatenate(list(epoch_batches(50, ClipTrainConfig(batch_size=16), 0)))
     assert len(rows) == len(set(rows.tolist())) == 48
