@@ -185,7 +185,8 @@ def test_plain_batches_are_a_pass_over_the_set():
     assert len(rows) == len(set(rows.tolist())) == 48
     again = np.concatenate(list(epoch_batches(50, ClipTrainConfig(batch_size=16), 0)))
     other = np.concatenate(list(epoch_batches(50, ClipTrainConfig(batch_size=16), 1)))
-    assert (rows == again).all() and (rows != other).any()
+    seeded = np.concatenate(list(epoch_batches(50, ClipTrainConfig(batch_size=16, seed=1), 0)))
+    assert (rows == again).all() and (rows != other).any() and (rows != seeded).any()
 
 
 def test_dropped_words_leave_no_gap(data, tokenizer):
