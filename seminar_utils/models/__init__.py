@@ -11,7 +11,7 @@ from torch import nn
 
 from ..runtime import SeminarError, unknown_name
 from .resnet import resnet18, resnet34, resnet50, resnet_small
-from .vit import vit_b_16, vit_small_16, vit_tiny
+from .vit import vit_b_16, vit_small_14, vit_small_16, vit_tiny
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet_small": resnet_small,
@@ -19,6 +19,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet34": resnet34,
     "resnet50": resnet50,
     "vit_tiny": vit_tiny,
+    "vit_small_14": vit_small_14,
     "vit_small_16": vit_small_16,
     "vit_b_16": vit_b_16,
 }
