@@ -104,7 +104,8 @@ class DINOLoss(nn.Module):
         B = len(teacher) // 2
         if B == 0 or len(teacher) % 2 or len(student) % B or len(student) < 2 * B:
             raise SeminarError(
-                f"expected 2 teacher rows and 2 or more student rows an image, got {len(teacher)} and {len(student)}"
+                "expected 2 teacher rows and 2 or more student rows an image, "
+                f"got {len(teacher)} and {len(student)}"
             )
         targets = self.targets(teacher, epoch)  # (2B, K)
         loss = cross_view_loss(student.to(targets) / self.student_temp, targets)
@@ -138,7 +139,7 @@ def collapse_monitor(targets: Tensor) -> dict[str, float]:
     teacher_entropy: mean entropy of one image's distribution; mean_entropy: entropy of the mean distribution;
     kl: mean divergence of an image's distribution from that mean, their difference. kl is what the outputs
     tell about WHICH image came: near 0 the teacher says the same of all. One-hot collapse: both entropies
-    near 0. Uniform collapse: both near ln K.
+    near 0. Uniform collapse: both near ln K. (The paper draws the entropy and the divergence from the student.)
     """
     teacher_entropy = torch.special.entr(targets).sum(dim=-1).mean().item()
     mean_entropy = torch.special.entr(targets.mean(dim=0)).sum().item()
@@ -151,7 +152,7 @@ def collapse_monitor(targets: Tensor) -> dict[str, float]:
 
 
 def collapse_kind(monitor: dict[str, float], share: float = 0.02) -> str | None:
-    """"one-hot", "uniform" or None: how the teacher has collapsed, by a monitor or a row of the history.
+    """How the teacher has collapsed, by a monitor or a row of the history: "one-hot", "uniform" or None.
 
     Right after the start kl is small in every run, as nothing is learnt yet: ask after the warm-up.
     """
@@ -200,7 +201,8 @@ class DINO(nn.Module):
 
     def __init__(self, backbone: nn.Module, in_dim: int, out_dim: int, head: dict | None = None, **loss):
         super().__init__()
-        if isinstance(getattr(backbone, "head", None), nn.Linear) or isinstance(getattr(backbone, "fc", None), nn.Linear):
+        ends = [getattr(backbone, name, None) for name in ("head", "fc")]
+        if any(isinstance(end, nn.Linear) for end in ends):
             raise SeminarError("DINO's backbone ends with its features: build it with num_classes=0")
         self.student = MultiCropNetwork(backbone, DINOHead(in_dim, out_dim, **(head or {})))
         self.teacher = make_teacher(self.student)
