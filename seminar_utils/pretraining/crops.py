@@ -128,12 +128,8 @@ class MultiCrop:
         for scale in (self.global_scale, self.local_scale):
             if not 0 < scale[0] <= scale[1] <= 1:
                 raise SeminarError(f"a range of crop areas lies in (0, 1], low before high, got {scale}")
-        if (
-            self.global_size < 1
-            or self.local_size < 1
-            or self.num_local < 0
-            or not 0 < self.sigma[0] <= self.sigma[1]
-        ):
+        sizes = min(self.global_size, self.local_size) >= 1 and self.num_local >= 0
+        if not sizes or not 0 < self.sigma[0] <= self.sigma[1]:
             raise SeminarError(f"crops need sizes >= 1, num_local >= 0 and 0 < sigma low <= high, got {self}")
 
     def __call__(self, x: Tensor, generator: Generator) -> list[Tensor]:
@@ -148,10 +144,8 @@ class MultiCrop:
         ]
         return [torch.cat(views) for views in (big, small) if views]
 
-    def view(
-        self, x: Tensor, size: int, scale: tuple[float, float], blurred: float, generator: Generator
-    ) -> Tensor:
-        """One random view (B, C, size, size) of every image."""
+    def view(self, x: Tensor, size: int, scale: tuple[float, float], blurs: float, generator: Generator) -> Tensor:
+        """One random view (B, C, size, size) of every image; `blurs`: the probability of a blur."""
         x = random_resized_crop(x, size, scale, generator, self.flip)
         x = jitter(x, self.brightness, self.contrast, self.jitter, generator)
-        return blur(x, self.sigma, blurred, generator)
+        return blur(x, self.sigma, blurs, generator)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..models.convert import load_weights
 from ..models.layers import Block, PatchEmbed, check_images
-from ..models.vit import VisionTransformer, init_vit
+from ..models.vit import VisionTransformer
 from ..runtime import SeminarError
 
 DECODER = ("mask_token", "decoder_embed", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred")

@@ -1,4 +1,4 @@
-"""What every training loop needs around its epochs: go on exactly after a kill, a bar, a clear end when it diverges.
+"""What every training loop needs around its epochs: an exact resume, a bar, a clear end when it diverges.
 
 A run is a function of its settings and of the number of finished epochs: each epoch seeds all random numbers
 anew. So a run file, written after each epoch, is enough to end with the same weights as a run never killed.
