@@ -188,11 +188,12 @@ def test_training_takes_the_official_path():
     losses = []
     for epoch in range(config.epochs):
         views = [torch.from_numpy(data[f"in:epoch{epoch}:{kind}"]) for kind in ("global", "local")]
-        batches = [[view[step].flatten(0, 1) for view in views] for step in range(steps)]  # crop after crop
+        batches = [
+            [view[step].flatten(0, 1) for view in views if view.shape[1]] for step in range(steps)
+        ]  # crop after crop
         losses += [row["loss"] for row in train_epoch(dino, batches, optimizer, schedules, epoch, steps, config)]
         for who in ("student", "teacher"):
             for name, p in official_names(getattr(dino, who)).items():
                 close(who, p, data[f"out:epoch{epoch}:{who}:{name}"])
         close("centre in training", dino.criterion.center, data[f"out:epoch{epoch}:center"])
     close("losses", losses, data["out:losses"])
-
