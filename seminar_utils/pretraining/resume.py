@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -37,15 +38,21 @@ def save_run(path: str | Path | None, config: Any, history: Any, **parts: Any) -
 def load_run(path: str | Path | None, config: Any, device: torch.device, **parts: Any) -> Any:
     """Put every part back into the state of a run file and return its history; None when there is no file.
 
-    Raises SeminarError if the file is of a run with other settings.
+    Raises SeminarError if the file is damaged, or of a run with other settings or another model.
     """
     if path is None or not Path(path).exists():
         return None
-    whole = torch.load(path, map_location=device, weights_only=True)
+    try:
+        whole = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise SeminarError(f"{path} is not a complete run file: delete it to start anew") from error
     if whole["config"] != asdict(config):
         raise SeminarError(f"{path} is of a run with {whole['config']}, not {asdict(config)}: delete it or rename")
-    for name, part in parts.items():
-        part.load_state_dict(whole[name])
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(whole[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise SeminarError(f"{path} is of a run with another model: delete it or rename ({error})") from error
     return whole["state"]
 
 

@@ -40,7 +40,9 @@ def generator(seed=0):
 
 def ramp(height=24, width=24, count=4):
     """Images whose two channels say where a pixel is: x and y in [0, 1]."""
-    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
+    y, x = torch.meshgrid(
+        (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
+    )
     return torch.stack([x, y]).expand(count, 2, height, width).clone()
 
 

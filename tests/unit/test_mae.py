@@ -6,6 +6,7 @@ import torch
 
 from seminar_utils.data import load
 from seminar_utils.models import create_model
+from seminar_utils.models.convert_hub import from_hub
 from seminar_utils.models.parity import randomise_
 from seminar_utils.pretraining import mae_training
 from seminar_utils.pretraining.mae import (
@@ -241,3 +242,39 @@ def test_the_optimiser_is_the_paper_s():
     assert decayed["betas"] == (0.9, 0.95) and decayed["weight_decay"] == 0.05 and plain["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim == 1 for p in plain["params"])
     assert np.isclose(learning_rate(MAEConfig(batch_size=512), 40), 3e-4)
+
+
+# --- the hub's names -------------------------------------------------------------------------------------
+
+TOP = {"cls_token": "vit.embeddings.cls_token", "pos_embed": "vit.embeddings.position_embeddings"}
+TOP |= {f"patch_embed.proj.{k}": f"vit.embeddings.patch_embeddings.projection.{k}" for k in ("weight", "bias")}
+TOP |= {f"norm.{k}": f"vit.layernorm.{k}" for k in ("weight", "bias")}
+
+
+def hub_names(state, old):
+    """The same weights as the hub's files name them, or as transformers 5 does."""
+    block = {"norm1": "layernorm_before", "norm2": "layernorm_after"}
+    block["attn.proj"] = "attention.output.dense" if old else "attention.o_proj"
+    block |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"} if old else {}
+    letters = ["attention.query", "attention.key", "attention.value"] if old else ["q_proj", "k_proj", "v_proj"]
+    found = {}
+    for name, value in state.items():
+        if "blocks." not in name:
+            found[TOP.get(name, f"decoder.{name}")] = value
+            continue
+        start = "vit.encoder.layer." if old else "vit.layers."
+        name = name.replace("decoder_blocks.", "decoder.decoder_layers.").replace("blocks.", start)
+        for ours, theirs in block.items():
+            name = name.replace(f".{ours}.", f".{theirs}.")
+        parts = value.chunk(3) if "qkv" in name else [value]
+        found |= {name.replace("attn.qkv", f"attention.{letter}"): part for letter, part in zip(letters, parts)}
+    return found
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_hub_names_old_and_new(old):
+    state = randomise_(small_mae(), seed=2).state_dict()
+    theirs = hub_names(state, old)
+    assert not set(theirs) & set(state)
+    ours = from_hub(theirs)
+    assert set(ours) == set(state) and all(torch.equal(ours[name], state[name]) for name in state)
