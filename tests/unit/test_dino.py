@@ -117,6 +117,8 @@ def test_blur_is_a_gaussian_of_its_width():
     dot[:, :, 10, 10] = 1
     assert torch.equal(blur(dot, (1.0, 1.5), 0.0, generator()), dot)
     seen = blur(dot, (1.5, 1.5), 1.0, generator())
+    several = blur(dot, (0.5, 2.5), 1.0, generator())
+    assert torch.equal(several[:, 0], several[:, 2]) and not torch.equal(several[0], several[1])  # one an image
     place = torch.arange(21.0) - 10
     torch.testing.assert_close(seen.sum((2, 3)), torch.ones(2, 3))
     for axis in (2, 3):
