@@ -29,6 +29,7 @@ from seminar_utils.pretraining.dino_training import (
     fit_dino,
     make_schedules,
 )
+from seminar_utils.pretraining.resume import seed_epoch
 
 
 def generator(seed=0):
@@ -118,7 +119,7 @@ def test_blur_is_a_gaussian_of_its_width():
     assert torch.equal(blur(dot, (1.0, 1.5), 0.0, generator()), dot)
     seen = blur(dot, (1.5, 1.5), 1.0, generator())
     several = blur(dot, (0.5, 2.5), 1.0, generator())
-    assert torch.equal(several[:, 0], several[:, 2]) and not torch.equal(several[0], several[1])  # one an image
+    assert torch.equal(several[:, 0], several[:, 1]) and not torch.equal(several[0], several[1])  # one an image
     place = torch.arange(21.0) - 10
     torch.testing.assert_close(seen.sum((2, 3)), torch.ones(2, 3))
     for axis in (2, 3):
@@ -287,6 +288,15 @@ def test_a_killed_run_ends_with_the_same_weights(phantoms, tmp_path, monkeypatch
     state, other = dino.state_dict(), expected.state_dict()
     assert all(torch.equal(state[name], other[name]) for name in other)
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_every_epoch_and_every_seed_has_its_own_views():
+    drawn = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        _, views = seed_epoch(seed, epoch)
+        drawn.setdefault((torch.rand(1).item(), torch.rand(1, generator=views).item()), []).append((seed, epoch))
+    assert sorted(map(len, drawn.values())) == [1, 1, 2]
+    assert len({views for _, views in drawn}) == 3 and len({dropped for dropped, _ in drawn}) == 3
 
 
 def test_an_evaluation_joins_the_history_and_changes_nothing(phantoms):
