@@ -13,7 +13,7 @@ from ..runtime import SeminarError, unknown_name
 from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
 from .resnet import resnet18, resnet34, resnet50, resnet_small
 from .swin import swin_b, swin_s, swin_t, swin_tiny
-from .vit import vit_b_16, vit_small_16, vit_tiny
+from .vit import vit_b_16, vit_small_14, vit_small_16, vit_tiny
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet_small": resnet_small,
@@ -21,6 +21,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet34": resnet34,
     "resnet50": resnet50,
     "vit_tiny": vit_tiny,
+    "vit_small_14": vit_small_14,
     "vit_small_16": vit_small_16,
     "vit_b_16": vit_b_16,
     "clip_tiny": clip_tiny,

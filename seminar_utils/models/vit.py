@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..runtime import SeminarError, unknown_name
 from .layers import Block, PatchEmbed, check_images
 
-CONVENTIONS = ("dino", "timm", "torchvision")
+CONVENTIONS = ("dino", "mae", "timm", "torchvision")
+POOLS = ("token", "avg")
 
 
 def interpolate_positions(
@@ -25,9 +26,9 @@ def interpolate_positions(
 ) -> Tensor:
     """Stretch position embeddings to another grid of patches, bicubically.
 
-    The reference packages stretch in three incompatible ways, so the choice is never made for you:
-    "dino" scales by (n + 0.1) / N per side, and the 0.1 enters the sampling positions; "timm" (also
-    open_clip) gives the new size and smooths when shrinking; "torchvision" aligns the corners.
+    The reference packages stretch in incompatible ways, so the choice is never made for you: "dino" scales
+    by (n + 0.1) / N per side, and the 0.1 enters the sampling positions; "mae" gives the new size; "timm"
+    (also open_clip) gives it and smooths when shrinking; "torchvision" aligns the corners.
 
     Args: pos: (1, prefix + H*W, D), the prefix (class token) is kept as it is; grid: new (H', W');
     old_grid: (H, W), square if not given. Returns (1, prefix + H'*W', D).
@@ -47,6 +48,8 @@ def interpolate_positions(
     if convention == "dino":
         scale = tuple((new + 0.1) / old for new, old in zip(grid, old_grid))
         patches = F.interpolate(patches, scale_factor=scale, mode="bicubic")
+    elif convention == "mae":
+        patches = F.interpolate(patches, size=tuple(grid), mode="bicubic")
     elif convention == "timm":
         patches = F.interpolate(patches, size=tuple(grid), mode="bicubic", antialias=True)
     else:
@@ -59,8 +62,10 @@ class VisionTransformer(nn.Module):
     """Patches to tokens, a class token in front, positions added, blocks, LayerNorm, linear `head`.
 
     `img_size` fixes how many positions are learnt. Images of another size need `interpolation`, one of
-    "dino", "timm" or "torchvision" (see `interpolate_positions`); without it they are refused.
-    With `num_classes=0` there is no head and the model returns the class token.
+    "dino", "mae", "timm" or "torchvision" (see `interpolate_positions`); without it they are refused.
+    With `num_classes=0` there is no head and the model returns the class token. `global_pool="avg"`, MAE's
+    way to fine-tune, lets the head read the mean of the patch tokens, normalised after the mean by `fc_norm`
+    instead of before it by `norm` (arXiv 2111.06377, appendix A.1).
     """
 
     def __init__(
@@ -77,11 +82,15 @@ class VisionTransformer(nn.Module):
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         interpolation: str | None = None,
+        global_pool: str = "token",
     ):
         super().__init__()
+        if global_pool not in POOLS:
+            raise unknown_name("way to pool", global_pool, POOLS)
         if interpolation is not None and interpolation not in CONVENTIONS:
             raise unknown_name("position convention", interpolation, CONVENTIONS)
         self.patch_size, self.interpolation, self.num_features = patch_size, interpolation, dim
+        self.global_pool = global_pool
         self.grid = self.grid_of(*((img_size, img_size) if isinstance(img_size, int) else img_size))
         self.patch_embed = PatchEmbed(patch_size, in_chans, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -90,7 +99,9 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, mlp_ratio, qkv_bias, rate, layer_scale) for rate in rates
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        pools_mean = global_pool == "avg"
+        self.norm = nn.Identity() if pools_mean else nn.LayerNorm(dim, eps=1e-6)
+        self.fc_norm = nn.LayerNorm(dim, eps=1e-6) if pools_mean else nn.Identity()
         self.head = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -129,6 +140,7 @@ class VisionTransformer(nn.Module):
     def forward_features(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Images (B, C, H, W) -> normalised tokens (B, 1 + N, D), the class token first.
 
+        Not yet normalised with `global_pool="avg"`, where that comes after the mean (see `pool`).
         With `return_attention` also the weights of every block, a list of (B, heads, 1 + N, 1 + N).
         """
         x = self.tokens(x)  # (B, 1 + N, D)
@@ -142,8 +154,12 @@ class VisionTransformer(nn.Module):
         return (x, attentions) if return_attention else x
 
     def embed(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> one feature vector each (B, D): the class token, what `head` reads."""
-        return self.forward_features(x)[:, 0]
+        """Images (B, C, H, W) -> one feature vector each (B, D), what `head` reads."""
+        return self.pool(self.forward_features(x))
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, 1 + N, D) -> (B, D): the class token, or the normalised mean of the patches."""
+        return self.fc_norm(tokens[:, 1:].mean(dim=1)) if self.global_pool == "avg" else tokens[:, 0]
 
     def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Images (B, C, H, W) -> logits (B, num_classes), and every block's attention weights if asked.
@@ -153,7 +169,7 @@ class VisionTransformer(nn.Module):
         if not return_attention:
             return self.head(self.embed(x))
         tokens, attentions = self.forward_features(x, return_attention=True)
-        return self.head(tokens[:, 0]), attentions
+        return self.head(self.pool(tokens)), attentions
 
 
 def init_vit(module: nn.Module) -> None:
@@ -172,6 +188,12 @@ def vit_b_16(**options) -> VisionTransformer:
 def vit_small_16(**options) -> VisionTransformer:
     """ViT-S/16 at 224 px, 22.1 M parameters at 1000 classes. Options: see VisionTransformer."""
     return VisionTransformer(**{"dim": 384, "depth": 12, "num_heads": 6, **options})
+
+
+def vit_small_14(**options) -> VisionTransformer:
+    """DINOv2's ViT-S/14: LayerScale, 37 x 37 positions (518 px), no head (Oquab et al., arXiv 2304.07193)."""
+    shape = {"img_size": 518, "patch_size": 14, "num_classes": 0, "layer_scale": 1.0, "interpolation": "dino"}
+    return vit_small_16(**{**shape, **options})
 
 
 def vit_tiny(

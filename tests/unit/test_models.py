@@ -24,7 +24,7 @@ def images(batch=2, channels=1, size=32):
 
 def test_registry_builds_the_models_of_the_papers():
     sizes = {"resnet18": 11689512, "resnet34": 21797672, "resnet50": 25557032}
-    sizes |= {"vit_small_16": 22050664, "vit_b_16": 86567656}
+    sizes |= {"vit_small_14": 22056192, "vit_small_16": 22050664, "vit_b_16": 86567656}
     sizes |= {"swin_t": 28288354, "swin_s": 49606258, "swin_b": 87768224}
     sizes |= {"clip_vit_b_32": 151277313, "clip_vit_b_16": 149620737}
     with torch.device("meta"):
