@@ -70,7 +70,7 @@ print("profile:", profile())
 # %% tags=["readme-figure:scanners"]
 model = load_checkpoint("resnet_small-phantoms-s0")
 class_names = load("phantoms", "test", n=6).class_names
-STRENGTH = {"A": 1.0, "B": 1.0, "C": 0.7}  # how far from the neutral scanner
+STRENGTH = {"A": 1.0, "B": 1.0, "C": 0.7}  # the dial: 0 is scanner A, 1 the scanner itself
 
 
 def seen_by(name, n=SIZE["images"]):
@@ -188,7 +188,7 @@ except SeminarError as error:
 
 # %%
 def to_float(images):
-    """Images uint8 (N, H, W, C) in [0, 255] -> float32 tensor (N, C, H, W) in [0, 1]."""
+    """A numpy array of images, uint8 (N, H, W, C) in [0, 255] -> float32 tensor (N, C, H, W) in [0, 1]."""
     raise NotImplementedError
 
 
@@ -271,7 +271,7 @@ print(f"and of the first one, on all patients:        {balanced_accuracy(test.la
 
 # %%
 def accuracy_interval(correct, n_boot, seed):
-    """95% percentile bootstrap interval (low, high) of the accuracy; correct: bool (N,); numpy's default_rng(seed)."""
+    """95% percentile bootstrap interval (low, high) of the accuracy; correct: bool (N,). Any way of drawing is fine."""
     raise NotImplementedError
 
 
@@ -290,7 +290,7 @@ figures.lines_with_intervals(
 
 # %% [markdown]
 # What the interval covers: the luck of *these patients*. What it does not: another training run (that is why we use
-# several seeds), another scanner, a wrong label. An interval is never wider than the question that was asked.
+# several seeds), another scanner, a wrong label. An interval answers the question it was made for, and no other.
 #
 # **The parity cell.** Every lesson has one: what you built, what the package has, and a reference must agree.
 
@@ -317,7 +317,12 @@ print(f"max |difference|: balanced accuracy {gap:.1e}, interval {abs(ours[0] - p
 # ## 4 · The experiment: how far does a good model carry?
 #
 # Now the real thing at small scale: the course's ResNet, three training seeds, trained on scanners A and B. Scanner C
-# is turned up from 0 (neutral) to 1. `measure` runs every seed and writes one row each to the results store.
+# is turned up from 0 (which is scanner A) to 1. In the figures *source* is the trained network as it is, nothing adapted.
+# `measure` runs every seed, in batches of 64, and writes one row each to the results store.
+#
+# The interval is another one than before: not over patients but over **training seeds**, mean $\pm\, t\, s/\sqrt{n}$ with
+# Student's $t$ ($s$ the deviation of the $n$ seeds), cut to the range of the metric. For three seeds $t = 4.3$: three
+# numbers say little about a fourth.
 
 # %%
 models = {seed: load_checkpoint(f"resnet_small-phantoms-s{seed}") for seed in SIZE["seeds"]}
@@ -340,13 +345,15 @@ figures.lines_with_intervals(list(found), series, xlabel="strength of scanner C"
                              title="one recipe, several seeds, one shift")
 
 # %% [markdown]
-# Three things to read. The fall is not gradual: for a while nothing happens, then much at once. The seeds agree at
-# home and part under the shift, so a single run could have told any of these stories: **never report one seed.** And
-# the interval over three seeds is wide, as it should be.
+# Three things to read. For a while nothing happens, then the network falls, and it falls to the level of guessing. The
+# seeds agree at home and part under the shift, so a single run could have told any of these stories: **never report one
+# seed.** And the interval is wider than the three lines, as it should be: it is about the next seed's company, too.
 #
 # What the figure does not show: that any *real* scanner behaves like this one. Phantoms are a laboratory, not a clinic.
 #
-# **The failure case: confidence.** Does the network at least know when it fails?
+# **The failure case: confidence.** Does the network at least know when it fails? Put the answers into bins by their
+# confidence: among those that are 90% sure, 90% should be right. The **expected calibration error** (ECE) is the mean
+# distance between confidence and accuracy over the bins, each weighted by its number of answers.
 
 # %%
 for strength in (SIZE["strengths"][0], SIZE["strengths"][-1]):
@@ -396,6 +403,8 @@ figures.grouped_bars(
 )
 
 # %% [markdown]
+# (A constant answer has no seeds, so its interval has no width. That says nothing about other patients.)
+#
 # The copy of the data used here was rebuilt from public copies (official counts, another order); the networks' cards
 # say so. Twenty-eight pixels are enough to learn from and far too few for a diagnosis.
 
@@ -420,7 +429,7 @@ for label, text in verdict.lines:
 hint("start.balanced_accuracy", level=1)
 
 # %%
-solution("start.balanced_accuracy")
+solution("start.to_float")
 
 # %% [markdown]
 # **Numbers.** Nothing in this course is typed. Each measured number is a row of the results store with its seed,

@@ -81,7 +81,7 @@ store = ResultsStore()
 print("profile:", profile())
 
 
-# %% [markdown] slideshow={"slide_type": "slide"} notes="Let the class bet before the next figure: which of the four depths has the lowest TRAINING loss? Most say the deepest: it can copy the others."
+# %% [markdown] slideshow={"slide_type": "slide"} notes="Let the class bet before the next figure: which of the depths has the lowest TRAINING loss? Most say the deepest: it can copy the others."
 # ## 1 · The question, in a picture
 #
 # Stack more layers and a network can express more. A deep network can copy a shallow one and let its further layers
@@ -189,13 +189,13 @@ widgets.residual_explorer(curves, xlabel="step")
 
 # %% [markdown]
 # **What this shows.** Same data, same optimiser, same weights at the start: at 56 layers the addition alone decides.
-# The plain network is still guessing when the residual one has fitted most of its images. For the shallower ones read
-# the intervals: where one contains zero, three seeds cannot tell the two apart.
+# The plain network is still guessing when the residual one has long learnt something. For the shallower ones read the
+# intervals: where one contains zero, three seeds cannot tell the two apart.
 #
 # **What it does not show.** This is a very short training of very small networks, with one learning rate for all; the
-# paper trained on CIFAR-10 and ImageNet to the end. The plain network of 56 layers is not *unable* to learn: give it
-# five times the steps and its loss falls as well, late. Degradation here means harder to train, and how much harder
-# depends on the optimiser. Change `steps` and see.
+# paper trained on CIFAR-10 and ImageNet to the end. Is the plain network of 56 layers *unable* to learn, or only late?
+# Set `steps` to five times as many and see. Degradation means harder to train, and how much harder depends on the
+# optimiser.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="The textbook answer 'the gradients vanish' is what students expect. Let them read the first three rows before you go on: which rows vanish?"
 # ## 2 · What happens to the gradient?
@@ -235,12 +235,15 @@ widgets.residual_explorer(shown, xlabel="layer", ylabel="norm of the gradient", 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Three different stories, so be careful with "vanish":
 #
-# * Without BatchNorm and with PyTorch's default initialisation the gradient really vanishes, down to an exact zero
-#   in float32. He's initialisation (their earlier paper, [1502.01852](https://arxiv.org/abs/1502.01852)) repairs that.
+# * Without BatchNorm and with PyTorch's default initialisation the signal shrinks at every layer on its way *forward*,
+#   and then there is nothing left for the gradient of any layer, not even the last: an exact zero in float32 (which a
+#   log axis cannot show, so the figure leaves it out). He's initialisation (their earlier paper,
+#   [1502.01852](https://arxiv.org/abs/1502.01852)) repairs that.
 # * The **plain network with BatchNorm has the opposite problem at the start: gradients grow backwards**, layer by
 #   layer, and the first layers get thousands of times what the last ones get. That is a theorem (Yang et al. 2019,
 #   [1902.08129](https://arxiv.org/abs/1902.08129)): BatchNorm without shortcuts makes gradients explode with depth.
-# * With shortcuts the layers get gradients of the same order, the first ones somewhat more. From $y = F(x) + x$ follows
+# * With shortcuts the first layers get more than the last ones as well, but by tens, not by thousands. From
+#   $y = F(x) + x$ follows
 #   $\partial y/\partial x = \partial F/\partial x + 1$: **a direct way that no layer can block.**
 #
 # This is the state before the first step, not the whole of training: an optimiser such as Adam rescales each weight's
@@ -254,7 +257,7 @@ widgets.residual_explorer(shown, xlabel="layer", ylabel="norm of the gradient", 
 
 # %%
 def output_size(size, kernel, stride, padding):
-    """Side of a convolution's output, in pixels."""
+    """Side of a convolution's output in pixels, an integer; a step that does not fit any more is dropped."""
     raise NotImplementedError
 
 
@@ -341,7 +344,8 @@ for stage, ax in zip((1, 2, 3), axes[1:]):
     field = receptive_field(list(STACKS.values())[stage])
     ax.add_patch(plt.Rectangle((16 - field / 2, 16 - field / 2), field, field, fill=False, color="#E69F00", lw=2))
     ax.set(xlim=(-0.5, 31.5), ylim=(31.5, -0.5))
-    ax.set_title(f"after stage {stage}: at most {field}", fontsize=12)
+    beyond = ", more than the image" if field > 32 else ""
+    ax.set_title(f"after stage {stage}: at most {field}{beyond}", fontsize=11)
 for ax in axes:
     ax.axis("off")
 plt.show()
@@ -360,7 +364,7 @@ plt.show()
 
 # %%
 def batch_norm(x, gamma, beta, eps):
-    """Normalise x (B, C, H, W) per channel by the batch's own statistics; gamma, beta (C,)."""
+    """Normalise x (B, C, H, W) per channel by the batch's own mean and biased variance (eps inside the root)."""
     raise NotImplementedError
 
 
@@ -397,7 +401,7 @@ for batches in (1, 7, 22, 44):
 
 
 # %% [markdown]
-# Keep two consequences in mind. The memory is of **one scanner** (part 9). And it lags: at the beginning of training
+# Keep two consequences in mind. The memory is of the **training scanners** (part 10). And it lags: at the beginning of training
 # the weights move faster than the average follows, and a network can be right in training mode and wrong in
 # evaluation mode (part 7).
 
@@ -469,8 +473,8 @@ for title, arguments in {"identity, eq. (1)": (16, 16), "projection, eq. (2)": (
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · The whole network, and the parity cell
 #
-# Stem, three stages that halve the map and double the channels, the mean over the map, one linear layer. That is all
-# of `create_model("resnet_small")`.
+# Stem; three stages, of which the second and the third halve the map and double the channels; the mean over the map; one
+# linear layer. That is all of `create_model("resnet_small")`.
 
 # %%
 class SmallResNet(nn.Module):
@@ -577,8 +581,8 @@ figures.training_curves(history, heading=f"{len(train)} images, {len(history)} e
 figures.training_curves(card["history"], heading=f"{card['name']}: {card['data']['n']} images, {card['seconds']:.0f} seconds")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Look at the first epochs on the right: the network is well above chance on its training batches and near chance (one
-# in six) on the validation images. That is not overfitting. Evaluation mode uses BatchNorm's memory, and the memory is
+# In the first of the two figures look at the first epochs of the accuracy: on the validation images the network starts at
+# chance (one in six) and stays far behind what it reaches on its training batches. That is not overfitting. Evaluation mode uses BatchNorm's memory, and the memory is
 # late (part 4). Watch the same weights in both modes:
 
 # %%
@@ -669,7 +673,8 @@ for metric, by_sampling in found.items():
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · What the filters see
 #
-# The sixteen kernels of the first layer, and what they make of one patient.
+# Eight of the sixteen kernels of the first layer (red: positive weights, blue: negative ones), and what they make of one
+# patient.
 
 # %%
 patient = x_home[3:4]
@@ -765,7 +770,7 @@ for strength in SIZE["strengths"][1:]:
 # %% [markdown] slideshow={"slide_type": "slide"} notes="model.train() left on at test time is the commonest bug in students' projects. Ask who has shipped it."
 # ## 11 · The failure: training mode at the bedside
 #
-# Somebody forgot `model.eval()`. On the *home* scanner, with the very patients the network knows best. What does that
+# Somebody forgot `model.eval()`. On the *home* scanner, with patients like those it was trained on. What does that
 # cost, and when would you notice?
 
 # %%
@@ -817,8 +822,8 @@ for title, logits in cases.items():
 
 # %% [markdown]
 # Every patient gets the same answer. The last BatchNorm has set each channel's mean over *this* map to its $\beta$, and
-# the network then takes just that mean: what told the patients apart has been subtracted. The features of different
-# patients hardly differ any more.
+# the network ends with a mean over the map: what told the patients apart has been subtracted. (Between the two stand the
+# shortcut and a relu, so a little is left.) The features of different patients hardly differ any more.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Worse: training mode also **writes**. A morning on scanner C in the wrong mode, then everything by the book on A:
@@ -863,14 +868,15 @@ except SeminarError:
 
 
 def on_xrays():
-    """The three networks on the test split, as shipped and with the statistics of the batch."""
-    x, y = xray.torch()
+    """The three networks on both splits that they were not trained on, as shipped and with the batch's statistics."""
     nets = {seed: load_checkpoint(f"resnet_small-pneumoniamnist-s{seed}") for seed in SIZE["seeds"]}
-    return measure("resnet.xray", {"source": Source, "BN": BatchNormAdapt}, nets, x, y,
-                   params={"data": "pneumoniamnist", "split": "test"})
+    return [row for split, images in {"test": xray, "val": load("pneumoniamnist", "val")}.items()
+            for row in measure("resnet.xray", {"source": Source, "BN": BatchNormAdapt}, nets, *images.torch(),
+                               params={"data": "pneumoniamnist", "split": split})]
 
 
-xray_rows = live_or_stored("resnet.xray", xray is not None, on_xrays)
+both_rows = live_or_stored("resnet.xray", xray is not None, on_xrays)
+xray_rows, val_rows = ([row for row in both_rows if row["params"]["split"] == split] for split in ("test", "val"))
 for row in xray_rows:
     if row["params"]["method"] == "source":
         low, high = row["intervals"]["balanced_accuracy"]
@@ -878,8 +884,9 @@ for row in xray_rows:
               f"(bootstrap over {row['params']['images']} images), ECE {row['metrics']['ece']:.3f}")
 for method, interval in summarise(xray_rows).items():
     print(f"over {len({row['seed'] for row in xray_rows})} seeds, {method:7s}{interval}")
-won = gain(xray_rows, over="source", of="BN")
-print(f"BN - source: {100 * won.mean:+.1f} points [{100 * won.low:+.1f}, {100 * won.high:+.1f}]")
+for split, rows in {"test": xray_rows, "validation": val_rows}.items():
+    won = gain(rows, over="source", of="BN")
+    print(f"BN - source on the {split} split: {100 * won.mean:+.1f} points [{100 * won.low:+.1f}, {100 * won.high:+.1f}]")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The cards also hold the balanced accuracy on the **validation** split. Compare:
@@ -901,8 +908,9 @@ figures.bars_with_intervals(
 # %% [markdown]
 # The drop has two sources. The epoch was chosen on the validation images, which flatters them a little. And the splits
 # are not drawn alike: MedMNIST cut train and validation from one folder of the source data, and took the test images
-# from another. Nobody moved a dial here, and still the statistics of the test batch alone win back a part: **the shift
-# of part 10 is not an invention of the phantoms.** It stays a measurement on 624 images of one collection.
+# from another. Nobody moved a dial here, and still the statistics of the batch alone win back a part on the test split,
+# which they do not on the validation split: **a change of the images' statistics, as in part 10, is not an invention of
+# the phantoms.** It need not be a scanner, and it stays a measurement on one small collection.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 13 · In the clinic

@@ -47,7 +47,7 @@ from seminar_utils import (
     by_profile, create_model, exercise, load, load_checkpoint, profile, progress, quiz, seed_everything, set_threads,
 )
 from seminar_utils.checkpoints import checkpoint_card
-from seminar_utils.evaluation.intervals import bootstrap_interval, paired_difference, seed_interval
+from seminar_utils.evaluation.intervals import Interval, bootstrap_interval, paired_difference, seed_interval
 from seminar_utils.evaluation.measure import live_or_stored
 from seminar_utils.evaluation.metrics import balanced_accuracy
 from seminar_utils.evaluation.results import ResultsStore
@@ -989,17 +989,16 @@ for condition, row in xray_rows.items():
           f"[{100 * low:+5.1f}, {100 * high:+5.1f}]; changed answers {m['vit_tiny_changed']:.1%}, {m['resnet_small_changed']:.1%}")
 
 # %%
-figure, ax = plt.subplots(figsize=(11, 4.2))
-for i, (name, label, colour) in enumerate((("resnet_small", "ResNet", "#0072B2"), ("vit_tiny", "ViT", "#D55E00"))):
-    heights = np.array([row["metrics"][name] for row in xray_rows.values()])
-    spans = np.array([row["intervals"][name] for row in xray_rows.values()])  # (conditions, 2)
-    ax.bar(np.arange(len(heights)) + (i - 0.5) * 0.38, heights, 0.38, color=colour, label=label, capsize=3, ecolor="#777777",
-           yerr=np.clip([heights - spans[:, 0], spans[:, 1] - heights], 0, None), hatch="//" if i else "", edgecolor="white")
-ax.axhline(0.5, linestyle=":", color="#555555")
-ax.set_xticks(range(len(xray_rows)), [condition.replace("_", "\n").replace(" by", "\nby") for condition in xray_rows])
-ax.set(ylabel="balanced accuracy", ylim=(0, 1.18), title="chest X-rays, one network each; 95% bootstrap over images")
-ax.legend(loc="upper right", ncols=2)
-plt.show()
+def over_images(row, name):
+    """The value of one network in a row with its bootstrap interval."""
+    return Interval(row["metrics"][name], *row["intervals"][name])
+
+
+figures.grouped_bars(
+    [condition.replace("_", "\n").replace(" by", "\nby") for condition in xray_rows],
+    {label: [over_images(row, name) for row in xray_rows.values()] for label, name in (("ResNet", "resnet_small"), ("ViT", "vit_tiny"))},
+    title="chest X-rays, one network each; 95% bootstrap over images", chance=0.5,
+)
 
 # %% [markdown]
 # Read the paired differences, not the bars: both networks judge the same children. At home the ResNet is ahead. Under

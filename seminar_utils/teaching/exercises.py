@@ -16,6 +16,7 @@ import html
 import inspect
 import textwrap
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,16 @@ def _count_wrong_attempt(task: Exercise, function: Callable[..., Any]) -> int:
 
 def fingerprint(function: Callable[..., Any]) -> str:
     """A short print of what a function does, to tell a new answer from the same one run again."""
-    code = getattr(function, "__code__", None)
-    content = [getattr(code, "co_code", b""), getattr(code, "co_names", ())]
-    content += [c for c in getattr(code, "co_consts", ()) if not inspect.iscode(c)]
+    given = [getattr(function, name, None) for name in ("args", "keywords")]  # of a functools.partial
+    function = getattr(function, "func", function)
+    content = [_instructions(getattr(function, "__code__", None)), getattr(function, "__defaults__", None), given]
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def _instructions(code: Any) -> list[Any]:
+    """Byte code, names and constants, those of inner functions and comprehensions included."""
+    inner = [_instructions(c) if inspect.iscode(c) else c for c in getattr(code, "co_consts", ())]
+    return [getattr(code, "co_code", b""), getattr(code, "co_names", ()), inner]
 
 
 def hint(exercise_id: str, level: int | None = None) -> None:
@@ -121,11 +128,16 @@ def hint(exercise_id: str, level: int | None = None) -> None:
 
 
 def solution(exercise_id: str) -> None:
-    """Show the course's own source for an exercise. Raises SeminarError for an unknown id."""
+    """Show the course's own source for an exercise, and that of the helpers beside it that it calls.
+
+    Raises SeminarError for an unknown id.
+    """
     task = find_exercise(exercise_id)
-    source = textwrap.dedent(inspect.getsource(task.reference)).rstrip()
     module, name = task.implementation.split(":")
-    show(Note(f"# {exercise_id} is {name} in {module.replace('.', '/')}.py\n\n{source}"))
+    beside = [getattr(import_module(module), called, None) for called in task.reference.__code__.co_names]
+    helpers = [function for function in beside if inspect.isfunction(function) and function.__module__ == module]
+    sources = [textwrap.dedent(inspect.getsource(function)).rstrip() for function in (task.reference, *helpers)]
+    show(Note("\n\n\n".join([f"# {exercise_id} is {name} in {module.replace('.', '/')}.py", *sources])))
 
 
 def progress() -> None:

@@ -62,6 +62,7 @@ def try_case(exercise: Exercise, case: Case, function: Callable[..., Any]) -> tu
     with private_randomness():
         untouched = case.make()
     asked = [("input", ", ".join(f"{name} = {compact(value)}" for name, value in untouched.items()))]
+    asked += [("note", case.note)] if case.note else []
     with private_randomness():
         expected = _outcome(exercise, case, exercise.reference)[0]
     try:

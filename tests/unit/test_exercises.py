@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -133,6 +134,30 @@ def test_first_failing_case_is_the_smallest():
     assert dict(verdict.lines)["input"] == "logits = tensor float32 (1, 2): [[0., 0.]]"
 
 
+def test_answers_that_differ_in_a_comprehension_a_default_or_an_option_are_different():
+    def per_class(reduce):
+        def mine(labels, predictions, scale=1.0):
+            return scale * sum([reduce(labels == k) for k in (0, 1)])
+
+        return mine
+
+    def summed(labels, predictions):
+        return sum([(labels == k).sum() for k in (0, 1)])
+
+    def averaged(labels, predictions):
+        return sum([(labels == k).mean() for k in (0, 1)])
+
+    assert exercises.fingerprint(summed) != exercises.fingerprint(averaged)
+    options = [functools.partial(per_class(np.mean), scale=scale) for scale in (1.0, 2.0)]
+    assert exercises.fingerprint(options[0]) != exercises.fingerprint(options[1])
+    assert exercises.fingerprint(per_class(np.mean)) == exercises.fingerprint(per_class(np.mean))
+
+
+def test_a_note_says_what_the_printed_arguments_do_not_show(capsys):
+    exercise("tent.step", WRONG["tent.step"]["gradients not cleared"])
+    assert "note: an earlier computation left its gradients in the parameters" in capsys.readouterr().out
+
+
 def test_hints_grow_with_new_wrong_answers_and_not_with_the_same_one(capsys):
     answers = [lambda i, p: 1, lambda i, p: 2, lambda i, p: 3, lambda i, p: 4]
     seen = []
@@ -226,6 +251,8 @@ def test_solution_shows_the_packages_own_source(capsys):
     solution("tent.entropy")
     shown = capsys.readouterr().out
     assert "seminar_utils/adaptation/tent.py" in shown and "log_softmax(dim=1)" in shown
+    solution("start.balanced_accuracy")
+    assert "def per_class_recall" in capsys.readouterr().out  # the helper that does the work
     for exercise_id in IDS:
         solution(exercise_id)
         assert "\ndef " in capsys.readouterr().out

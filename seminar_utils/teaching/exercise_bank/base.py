@@ -17,11 +17,13 @@ class Case:
     """One call to try an answer on.
 
     `make` builds the arguments afresh (from fixed seeds), as a dict in the order of the signature: the
-    student's function and the reference each get their own copy. `keep_input` forbids changing them.
+    student's function and the reference each get their own copy. `keep_input` forbids changing them. `note`
+    says what the printed arguments do not show.
     """
 
     make: Callable[[], dict[str, Any]]
     keep_input: bool = True
+    note: str = ""
 
 
 def outcome_only(result: Any, arguments: dict[str, Any]) -> Any:

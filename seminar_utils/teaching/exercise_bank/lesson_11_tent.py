@@ -93,7 +93,8 @@ def _step(optimizer: str, lr: float, batch: int = 4, dropout: float = 0.0, stale
         x = torch.randn(batch, 1, 5, 5)
         return {"model": model, "x": x, "optimizer": optimizers[optimizer](moving, lr=lr)}
 
-    return Case(make, keep_input=False)
+    left = "an earlier computation left its gradients in the parameters" if stale else ""
+    return Case(make, keep_input=False, note=left)
 
 
 def logits_and_weights(logits: Any, arguments: dict[str, Any]) -> dict[str, Any]:
