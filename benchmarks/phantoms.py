@@ -16,7 +16,7 @@ SETS = {"A": {"A": 1.0}, "C at 0.7": {"C": 0.7}, "A and B mixed": {"A": 1.0, "B"
 
 
 def rate(scanners: dict[str, float], count: int, repeats: int = 3) -> float:
-    """Images per CPU second (other processes do not count), the median of `repeats` runs of `count` images with masks."""
+    """Images per CPU second (other processes do not count), the median of `repeats` runs of `count` images."""
     devices = {name: scanner(name, strength) for name, strength in scanners.items()}
     seconds = []
     for seed in range(repeats):

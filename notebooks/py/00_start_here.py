@@ -1,5 +1,12 @@
 # ---
 # jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,slideshow,notes,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -23,7 +30,7 @@
 # **Needs** Python and the idea of a gradient. No GPU, no network.
 #
 # **Time** about 40 minutes to read and do; the cells take
-# <!-- minutes -->about 1 minute to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->less than a minute to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import numpy as np
@@ -75,8 +82,8 @@ def say(x, y):
     """Answer and confidence of the network for each image, with a mark where it is wrong."""
     with torch.no_grad():
         confidence, answer = model(x).softmax(dim=1).max(dim=1)
-    marks = ["" if right else "  WRONG" for right in (answer == y).tolist()]
-    return [f"{class_names[k]}{m}\n{c:.0%} sure" for k, c, m in zip(answer.tolist(), confidence.tolist(), marks)]
+    marks = ["" if right else " WRONG" for right in (answer == y).tolist()]
+    return [f"{class_names[k]}\n{c:.0%} sure{m}" for k, c, m in zip(answer.tolist(), confidence.tolist(), marks)]
 
 
 pictures, titles = [], []
@@ -99,14 +106,11 @@ figures.image_grid(torch.cat(pictures), titles, columns=6, heading="the same six
 # | **How** to adapt? What can a model learn from the new images alone? | `adaptation/` | 11-14 |
 # | **How to evaluate** for the clinic? Shift, calibration, uncertainty, the worst group. | `evaluation/` | 09, 15 |
 #
-# The map of all lessons; those that exist are marked.
+# The map of all lessons; the table in the README says which are ready.
 
 # %%
-from seminar_utils.runtime import repository
-
 for lesson in COURSE:
-    exists = (repository() / "notebooks" / f"{lesson.name}.ipynb").exists() or lesson.name == "00_start_here"
-    print(f"{'ready ' if exists else 'coming'}  {lesson.name:30s} {lesson.question}")
+    print(f"{lesson.name:30s} {lesson.question}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Data: one object, one card
@@ -174,6 +178,7 @@ except SeminarError as error:
     xray = None
     print(error)
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · A first classifier, from scratch
 #
@@ -200,6 +205,7 @@ x_test = F.avg_pool2d(to_float(test.images), 4).flatten(1)
 y_train, y_test = torch.as_tensor(train.labels), torch.as_tensor(test.labels)
 print("inputs", tuple(x_train.shape), "labels", tuple(y_train.shape), "classes", train.class_names)
 
+
 # %%
 def fit_linear(x, y, steps):
     """Softmax regression by full-batch gradient descent; returns a function from inputs to predictions (N,)."""
@@ -218,6 +224,7 @@ predict = fit_linear(x_train, y_train, SIZE["steps"])
 answers = predict(x_test)
 print(f"accuracy on new patients: {accuracy(test.labels, answers):.3f}")
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **The prevalence trap.** In screening most patients have the same finding. Train the same classifier where 95 of 100
 # lesions are dark, and test where the same holds:
@@ -234,6 +241,7 @@ ward = screened(test.labels)
 told = lazy(x_test[ward])
 print(f"accuracy {accuracy(test.labels[ward], told):.3f}: splendid?")
 print("recall of each class:", dict(zip(test.class_names, per_class_recall(test.labels[ward], told, 2).round(2).tolist())))
+
 
 # %% [markdown]
 # Accuracy pays for following the prevalence. **Balanced accuracy**, the mean of the recalls over the classes that
@@ -252,6 +260,7 @@ balanced_accuracy = exercise("start.balanced_accuracy", balanced_accuracy)
 # %%
 print(f"balanced accuracy of the splendid classifier: {balanced_accuracy(test.labels[ward], told):.3f}")
 print(f"and of the first one, on all patients:        {balanced_accuracy(test.labels, answers):.3f}")
+
 
 # %% [markdown]
 # So this course trains class-balanced and reports balanced accuracy, unless it says otherwise.
@@ -356,6 +365,7 @@ for strength in (SIZE["strengths"][0], SIZE["strengths"][-1]):
 one_patient = [load("phantoms", "test", n=3, scanner="C", strength=s).torch()[0][2] for s in SIZE["strengths"]]
 widgets.scanner_dial(widgets.DialTable(SIZE["strengths"], {"source": series["source"]}, one_patient))
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 5 · On real images
 #
@@ -379,11 +389,11 @@ def on_xrays():
 rows = live_or_stored("start.xray", xray is not None, on_xrays)
 for metric in ("accuracy", "balanced_accuracy"):
     print(f"{metric:18s}", "   ".join(f"{name} {interval}" for name, interval in summarise(rows, metric).items()))
-table = {metric: summarise(rows, metric) for metric in ("accuracy", "balanced_accuracy")}
-labels = [f"{method}\n{metric.replace('_', ' ')}" for metric in table for method in table[metric]]
-values = [interval for metric in table.values() for interval in metric.values()]
-figures.bars_with_intervals(labels, [v.mean for v in values], [(v.low, v.high) for v in values],
-                            ylabel="share", title="PneumoniaMNIST, test split", chance=0.5)
+table = [summarise(rows, metric) for metric in ("accuracy", "balanced_accuracy")]
+figures.grouped_bars(
+    ["accuracy", "balanced accuracy"], {name: [found[name] for found in table] for name in table[0]},
+    ylabel="share", title="PneumoniaMNIST, test split", chance=0.5,
+)
 
 # %% [markdown]
 # The copy of the data used here was rebuilt from public copies (official counts, another order); the networks' cards

@@ -1,5 +1,12 @@
 # ---
 # jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,slideshow,notes,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -25,7 +32,7 @@
 # network connection, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 4 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy
@@ -72,6 +79,7 @@ set_threads()
 figures.use_course_style()
 store = ResultsStore()
 print("profile:", profile())
+
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Let the class bet before the next figure: which of the four depths has the lowest TRAINING loss? Most say the deepest: it can copy the others."
 # ## 1 · The question, in a picture
@@ -178,9 +186,11 @@ figures.lines_with_intervals(
 # %%
 widgets.residual_explorer(curves, xlabel="step")
 
+
 # %% [markdown]
-# **What this shows.** Same data, same optimiser, same weights at the start: the addition alone decides whether more
-# layers help or harm. The plain network of 56 layers is still guessing when the residual one has passed all others.
+# **What this shows.** Same data, same optimiser, same weights at the start: at 56 layers the addition alone decides.
+# The plain network is still guessing when the residual one has fitted most of its images. For the shallower ones read
+# the intervals: where one contains zero, three seeds cannot tell the two apart.
 #
 # **What it does not show.** This is a very short training of very small networks, with one learning rate for all; the
 # paper trained on CIFAR-10 and ImageNet to the end. The plain network of 56 layers is not *unable* to learn: give it
@@ -221,6 +231,7 @@ shown = {depth: {name: by_name[name] for name in ("no BatchNorm, He's init", "pl
          for depth, by_name in norms.items()}
 widgets.residual_explorer(shown, xlabel="layer", ylabel="norm of the gradient", log=True)
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Three different stories, so be careful with "vanish":
 #
@@ -256,6 +267,7 @@ for what, size, kernel, stride, padding in (
 ):
     came = F.conv2d(torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel, kernel), stride=stride, padding=padding)
     print(f"{what:25s} {size:3d} -> {output_size(size, kernel, stride, padding):3d}", tuple(came.shape))
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # One output value of a stack of layers depends on a square of input pixels: its **receptive field**. A network whose
@@ -334,6 +346,7 @@ for ax in axes:
     ax.axis("off")
 plt.show()
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 4 · BatchNorm by hand
 #
@@ -382,6 +395,7 @@ print("and in training mode:", torch.allclose(layer(x[:1]), layer(x)[:1], atol=1
 for batches in (1, 7, 22, 44):
     print(f"after {batches:2d} batches the memory still holds {0.9**batches:4.0%} of what was there before")
 
+
 # %% [markdown]
 # Keep two consequences in mind. The memory is of **one scanner** (part 9). And it lags: at the beginning of training
 # the weights move faster than the average follows, and a network can be right in training mode and wrong in
@@ -417,6 +431,7 @@ nn.init.zeros_(zero.weight)
 print("all weights zero, plain: y = 0:", torch.equal(torch.relu(zero(x)), torch.zeros_like(x)))
 print("all weights zero, residual: y = x:", torch.equal(residual(x, zero, nn.Identity()), x))
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The block, with the names that torchvision gives its parts, so that real weights will fit.
 
@@ -449,6 +464,7 @@ for title, arguments in {"identity, eq. (1)": (16, 16), "projection, eq. (2)": (
     count = sum(p.numel() for p in block.downsample.parameters())
     print(f"{title:20s} {tuple(x.shape)} -> {tuple(block(x).shape)}, parameters of the shortcut: {count}")
     print("    equals the package's block:", max_difference(block(x), reference(x)) < 1e-5)
+
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · The whole network, and the parity cell
@@ -508,6 +524,7 @@ for kind in ("output", "feature", "input_gradient", "gradient"):
 
 # %%
 print(f"max |difference|: notebook to package {small_gap:.1e}, package to torchvision {report['max_difference']:.1e}")
+
 
 # %% [markdown]
 # At full size, against table 1 of the paper: 1.8, 3.6 and 3.8 billion multiply-adds.
@@ -585,6 +602,7 @@ print("data:", {key: card["data"][key] for key in ("name", "scanner", "splits")}
 for metric in ("balanced_accuracy", "ece"):
     low, high = card["intervals"][metric]
     print(f"test {metric}: {card['metrics'][metric]:.3f} [{low:.3f}, {high:.3f}]")
+
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 8 · Prevalence: what are the batches made of?
@@ -718,18 +736,11 @@ for (scanner, strength), rows in scanners.items():
 
 # %%
 names = [f"{scanner}" if scanner != "C" else f"C {strength:g}" for scanner, strength in scanners]
-means = {m: [summarise(rows)[m] for rows in scanners.values()] for m in ("source", "BN")}
-figure, ax = plt.subplots(figsize=(9, 4))
-for i, (method, intervals) in enumerate(means.items()):
-    heights = [interval.mean for interval in intervals]
-    spread = np.array([[interval.mean - interval.low, interval.high - interval.mean] for interval in intervals]).T
-    ax.bar(np.arange(len(names)) + (i - 0.5) * 0.38, heights, 0.38, yerr=spread, capsize=4, ecolor="#777777",
-           label=method, color=figures.method_colour(method, i))
-ax.axhline(1 / 6, linestyle=":", color="#555555")
-ax.set_xticks(range(len(names)), [f"scanner {name}" for name in names])
-ax.set(ylabel="balanced accuracy", ylim=(0, 1.05), title=f"{len(models)} seeds, 95% intervals; dotted: guessing")
-ax.legend(loc="upper right")
-plt.show()
+figures.grouped_bars(
+    [f"scanner {name}" for name in names],
+    {m: [summarise(rows)[m] for rows in scanners.values()] for m in ("source", "BN")},
+    title=f"{len(models)} seeds, 95% intervals; dotted: guessing", chance=1 / 6,
+)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # And the network does not know. The confidence of its **wrong** answers:
@@ -745,6 +756,7 @@ for strength in SIZE["strengths"][1:]:
         sure.append(p.max(1).values[wrong].mean().item())
     print(f"C at {strength:.2f}: {int(wrong.sum())} of {len(y)} wrong (last seed), mean confidence when wrong "
           f"{seed_interval(sure, bounds=(0, 1))}")
+
 
 # %% [markdown]
 # The weights were never the (only) problem: the memory was. Measuring again needs many patients at once, and what

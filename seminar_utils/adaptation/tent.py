@@ -63,9 +63,7 @@ class Tent(Adapter):
         }
         if not found:
             has = [kind for kind in NORM_KINDS if norm_layers(self.model, (kind,))]
-            raise SeminarError(
-                f"Tent found no {self.norms} layer with weights; this model has {has or 'none'}"
-            )
+            raise SeminarError(f"Tent found no {self.norms} layer with weights; this model has {has or 'none'}")
         return found
 
     def make_optimizer(self) -> torch.optim.Optimizer:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from torch import nn
 
 from ..runtime import SeminarError, unknown_name
+from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
 from .resnet import resnet18, resnet34, resnet50, resnet_small
+from .swin import swin_b, swin_s, swin_t, swin_tiny
 from .vit import vit_b_16, vit_small_14, vit_small_16, vit_tiny
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -22,6 +24,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit_small_14": vit_small_14,
     "vit_small_16": vit_small_16,
     "vit_b_16": vit_b_16,
+    "clip_tiny": clip_tiny,
+    "clip_vit_b_32": clip_vit_b_32,
+    "clip_vit_b_16": clip_vit_b_16,
+    "swin_tiny": swin_tiny,
+    "swin_t": swin_t,
+    "swin_s": swin_s,
+    "swin_b": swin_b,
 }
 
 

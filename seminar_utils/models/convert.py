@@ -1,7 +1,9 @@
-"""Load weights by name, with a report in words when they do not fit; rename torchvision's ViT.
+"""Load weights by name, with a report in words when they do not fit; rename what others call differently.
 
 torchvision's ResNet names are ours already. The ViT names of timm, DINO and MAE are ours too; only
 torchvision's differ, and only in name: its packed `in_proj` holds q, k, v in the order of our `qkv`.
+Swin's names are Microsoft's; torchvision counts stages and merges as one list, and timm puts a merge at the
+start of the next stage. Tables that follow from the sizes alone (`CONSTANTS`) are dropped from all of them.
 """
 
 from __future__ import annotations
@@ -26,17 +28,47 @@ TORCHVISION_VIT = (
     (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),  # the official files still carry the older linear_1
     (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
 )
+TORCHVISION_SWIN = (
+    (r"^features\.0\.0\.", "patch_embed.proj."),
+    (r"^features\.0\.2\.", "patch_embed.norm."),
+    (r"^features\.(\d*[13579])\.", lambda found: f"layers.{int(found[1]) // 2}.blocks."),
+    (r"^features\.(\d*[02468])\.", lambda found: f"layers.{int(found[1]) // 2 - 1}.downsample."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+)
+TIMM_SWIN = (
+    (r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) - 1}.downsample."),
+    (r"^head\.fc\.", "head."),
+)
+CONSTANTS = ("relative_position_index", "attn_mask")  # Swin's: they follow from the sizes of window and map
 
 
 def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under our names; a torchvision ResNet's pass unchanged, its ViT's are renamed."""
-    return {_rename(name): value for name, value in state_dict.items()}
+    """The same tensors under our names; a torchvision ResNet's pass unchanged, ViT's and Swin's are renamed."""
+    swin = any(name.startswith("features.0.") for name in state_dict)
+    return _rename(state_dict, TORCHVISION_SWIN if swin else TORCHVISION_VIT)
 
 
-def _rename(name: str) -> str:
-    for pattern, ours in TORCHVISION_VIT:
-        name = re.sub(pattern, ours, name)
-    return name
+def from_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under our names; a timm ViT's or ResNet's pass unchanged, its Swin's are renamed."""
+    swin = any("relative_position_bias_table" in name for name in state_dict)
+    return _rename(state_dict, TIMM_SWIN if swin else ())
+
+
+def from_microsoft(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of Microsoft's Swin files (their part "model"): our names, without the constants."""
+    return _rename(state_dict, ())
+
+
+def _rename(state_dict: Mapping[str, Tensor], rules: tuple) -> dict[str, Tensor]:
+    """Apply (pattern, replacement) rules to every name, in order, and leave out the constants."""
+    renamed = {}
+    for name, value in state_dict.items():
+        for pattern, ours in rules:
+            name = re.sub(pattern, ours, name)
+        if not name.endswith(CONSTANTS):
+            renamed[name] = value
+    return renamed
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
@@ -86,6 +118,10 @@ def _hint(state_dict: Mapping[str, Tensor]) -> str:
     """A likely reason, when the names show one."""
     if state_dict and all(name.startswith("module.") for name in state_dict):
         return ". Every name starts with 'module.', left by DataParallel: strip it"
-    if "conv_proj.weight" in state_dict:
-        return ". The names are those of torchvision's ViT: rename them with from_torchvision"
+    if "conv_proj.weight" in state_dict or "features.0.0.weight" in state_dict:
+        return ". The names are those of torchvision: rename them with from_torchvision"
+    if "head.fc.weight" in state_dict:
+        return ". The names are those of timm: rename them with from_timm"
+    if any(name.endswith("relative_position_index") for name in state_dict):
+        return ". These are Microsoft's names, with constants that we do not keep: drop them with from_microsoft"
     return ""

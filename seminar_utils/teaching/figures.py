@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from .style import (
 __all__ = [
     "attention_overlay",
     "bars_with_intervals",
+    "grouped_bars",
     "histograms",
     "image_grid",
     "lines_with_intervals",
@@ -62,7 +64,7 @@ def image_grid(
     figure, axes = panels(len(images), columns, size, photo=True)
     for ax, image, title in zip(axes, images, titles):
         draw_picture(ax, image, title)
-    figure.suptitle(heading)
+    figure.suptitle(textwrap.fill(heading, max(20, int(8 * figure.get_figwidth()))))
     return figure
 
 
@@ -175,6 +177,41 @@ def bars_with_intervals(
     ax.set(ylabel=ylabel, title=title)
     ax.margins(y=0.12)
     ax.grid(axis="x", visible=False)
+    return figure
+
+
+@styled
+def grouped_bars(
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Any]],
+    ylabel: str = "balanced accuracy",
+    title: str = "",
+    chance: float | None = None,
+) -> CourseFigure:
+    """For every group one bar per name, with its interval; a dotted line at chance.
+
+    `series` maps a name (a method) to one `Interval` per group: anything with mean, low and high.
+    Raises SeminarError when a series has not one interval per group.
+    """
+    wrong = {name: len(found) for name, found in series.items() if len(found) != len(groups)}
+    if wrong or not series or not groups:
+        raise SeminarError(
+            f"grouped_bars needs {len(groups)} intervals in each series, got {wrong or dict(series)}"
+        )
+    figure, axes = new_figure(1, 1, min(13.0, max(7.0, 1.6 * len(groups))), 4.2)
+    ax, width = axes[0, 0], 0.8 / len(series)
+    for i, (name, found) in enumerate(series.items()):
+        means = np.array([interval.mean for interval in found])
+        lengths = _error_lengths(means, [(interval.low, interval.high) for interval in found])
+        places = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
+        ax.bar(places, means, width, label=name, color=method_colour(name, i))
+        ax.errorbar(places, means, lengths, fmt="none", ecolor="#777777", capsize=3, linewidth=1.5)
+    if chance is not None:
+        ax.axhline(chance, linestyle=":", color="#555555")
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set(ylabel=ylabel, title=title, ylim=(0, 1.05))
+    ax.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=len(series))
     return figure
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from nbformat import NotebookNode
 from ..evaluation.results import code_commit
 from ..runtime import SeminarError, repository, unknown_name
 from .clean import clean_cell, output_problems, source_problems, write_if_changed
+from .lesson_rows import rows_that_ship
 from .runner import Limits, execute
 
 PROFILE = "cpu"
@@ -130,14 +129,18 @@ def build(name: str, folder: Path | None = None, limits: Limits | None = None, o
     Returns what was recorded (profile, commit, minutes). Raises SeminarError with the failing cell.
     """
     folder = folder or notebooks_dir()
-    notebook = read_text(folder, name)
+    notebook, text = read_text(folder, name), _text_of(folder, name)
     if not notebook.cells or not MINUTES.search(notebook.cells[0].source):
         raise SeminarError(f"the first cell of py/{name}.py needs the marks {MARKS} for the measured time")
-    with rows_that_ship(folder, name) as keep:
+    with rows_that_ship(folder, name, text) as keep:
         outcome = execute(notebook, name, folder, PROFILE, limits, on_cell)
         if not outcome.ok:
             raise SeminarError(
                 f"{name}: code cell {outcome.cell} failed:\n{outcome.cell_source}\n\n{outcome.error}"
+            )
+        if _text_of(folder, name) != text:
+            raise SeminarError(
+                f"py/{name}.py was changed while it was executed: nothing is written, build it again"
             )
         keep()
     minutes = steady_minutes(recorded(folder, name).get("minutes"), outcome.seconds / 60)
@@ -152,24 +155,8 @@ def build(name: str, folder: Path | None = None, limits: Limits | None = None, o
     return about
 
 
-@contextmanager
-def rows_that_ship(folder: Path, name: str) -> Iterator[Callable[[], None]]:
-    """Within it, measured rows go to a fresh file; `keep()` puts it in the place of the lesson's shipped rows.
-
-    So each number in a stored notebook has its row in `data/results/NAME.jsonl`, from the same run.
-    """
-    shipped = folder.parent / "data" / "results" / f"{name}.jsonl"
-    fresh, before = shipped.with_suffix(".fresh"), os.environ.get("SEMINAR_RESULTS")
-    fresh.unlink(missing_ok=True)
-    os.environ["SEMINAR_RESULTS"] = str(fresh)
-    try:
-        yield lambda: os.replace(fresh, shipped) if fresh.exists() else shipped.unlink(missing_ok=True)
-    finally:
-        fresh.unlink(missing_ok=True)
-        if before is None:
-            del os.environ["SEMINAR_RESULTS"]
-        else:
-            os.environ["SEMINAR_RESULTS"] = before
+def _text_of(folder: Path, name: str) -> str:
+    return (folder / "py" / f"{name}.py").read_text(encoding="utf-8")
 
 
 def recorded(folder: Path, name: str) -> dict[str, Any]:

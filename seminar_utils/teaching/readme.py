@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from ..evaluation.intervals import Interval
+from ..evaluation.intervals import Interval, seed_interval
 from ..evaluation.measure import Row, gain, summarise
 from ..evaluation.results import ResultsStore, shipped_results
 from ..runtime import SeminarError, repository, unknown_name
@@ -46,12 +46,12 @@ def _severity(strength: float) -> list[Row]:
     return shipped_rows("tent.severity", scanner="C", strength=strength)
 
 
-def _xray_means(method: str) -> str:
-    """Mean over the shifts of the seeds' mean balanced accuracy, in percent."""
-    rows = shipped_rows("tent.xray", severity=2)
-    shifts = sorted({row["params"]["shift"] for row in rows})
-    found = [summarise([r for r in rows if r["params"]["shift"] == shift])[method].mean for shift in shifts]
-    return f"{100 * sum(found) / len(found):.0f}"
+def _xray(method: str) -> Interval:
+    """Balanced accuracy on the X-rays, for each training seed the mean over the shifts."""
+    by_seed: dict[int, list[float]] = {}
+    for row in shipped_rows("tent.xray", severity=2, method=method):
+        by_seed.setdefault(row["seed"], []).append(row["metrics"]["balanced_accuracy"])
+    return seed_interval([sum(values) / len(values) for values in by_seed.values()], bounds=(0, 1))
 
 
 NUMBERS: dict[str, Callable[[], str]] = {
@@ -62,9 +62,9 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "tent-over-bn": lambda: points(gain(_severity(0.7), over="BN", of="Tent")),
     "tent-sorted": lambda: percent(summarise(shipped_rows("tent.order", order="class"))["Tent"]),
     "tent-batch-of-one": lambda: percent(summarise(shipped_rows("tent.batch_size", batch_size=1))["Tent"]),
-    "xray-source": lambda: _xray_means("source"),
-    "xray-bn": lambda: _xray_means("BN"),
-    "xray-tent": lambda: _xray_means("Tent"),
+    "xray-source": lambda: percent(_xray("source")),
+    "xray-bn": lambda: percent(_xray("BN")),
+    "xray-tent": lambda: percent(_xray("Tent")),
 }
 
 

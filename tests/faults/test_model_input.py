@@ -10,7 +10,7 @@ from seminar_utils.models.resnet import BasicBlock, ResNet
 from seminar_utils.models.vit import interpolate_positions
 from seminar_utils.runtime import SeminarError
 
-MODELS = ["resnet_small", "vit_tiny"]
+MODELS = ["resnet_small", "vit_tiny", "swin_tiny"]
 BAD_IMAGES = {
     "uint8": (torch.zeros(2, 1, 32, 32, dtype=torch.uint8), r"torch.uint8: convert with x.float\(\) / 255"),
     "int64": (torch.zeros(2, 1, 32, 32, dtype=torch.int64), "torch.int64"),

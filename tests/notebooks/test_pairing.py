@@ -1,6 +1,8 @@
 """The pair of files: build, check and sync on small lessons, then the check on every lesson of the course."""
 
+import os
 import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -9,6 +11,7 @@ from lessons_for_tests import write_lesson
 from seminar_utils.runtime import SeminarError
 from seminar_utils.teaching import notebooks
 from seminar_utils.teaching.clean import clean_cell, output_problems, source_problems
+from seminar_utils.teaching.lesson_rows import rows_that_ship
 
 COURSE = notebooks.notebooks_dir()
 
@@ -115,6 +118,27 @@ def test_a_failing_lesson_is_not_built(tmp_path):
     with pytest.raises(SeminarError, match="(?s)code cell 1 failed.*1 / 0.*ZeroDivisionError"):
         notebooks.build("01_bad", folder)
     assert not (folder / "01_bad.ipynb").exists()
+
+
+def test_a_text_edited_during_the_build_is_not_overwritten(folder):
+    path = folder / "py" / "01_good.py"
+    stored = (folder / "01_good.ipynb").read_text()
+    with pytest.raises(SeminarError, match="changed while it was executed"):
+        notebooks.build("01_good", folder, on_cell=lambda number: path.write_text(path.read_text() + "# more\n"))
+    assert "# more" in path.read_text() and (folder / "01_good.ipynb").read_text() == stored
+
+
+def test_rows_of_data_that_is_not_here_survive_a_build(tmp_path):
+    shipped = tmp_path / "data" / "results" / "01_x.jsonl"
+    shipped.parent.mkdir(parents=True)
+    rows = [f'{{"experiment": "{name}", "value": 1}}' for name in ("measured", "needs.data", "renamed")]
+    shipped.write_text("\n".join(rows) + "\n")
+    with rows_that_ship(tmp_path / "notebooks", "01_x", 'measure("measured"); live("needs.data")') as keep:
+        fresh = Path(os.environ["SEMINAR_RESULTS"])
+        fresh.write_text('{"experiment": "measured", "value": 2}\n')
+        keep()
+    assert shipped.read_text().splitlines() == [rows[1], '{"experiment": "measured", "value": 2}']
+    assert not fresh.exists() and os.environ["SEMINAR_RESULTS"] != str(fresh)
 
 
 def test_a_title_without_the_marks_is_refused_before_anything_runs(tmp_path):

@@ -66,7 +66,7 @@ def test_the_promised_checkpoints_ship_and_stay_small():
 @pytest.mark.parametrize("name", [n for n in list_checkpoints() if "phantoms" in n])
 def test_a_card_states_what_its_weights_reach(name):
     recipe, _ = recipes.parse_name(name)
-    metrics, _ = recipes.evaluate(load_checkpoint(name), recipes.make_sets(recipe)["test"], recipe.size)
+    metrics, _ = recipe.evaluate(load_checkpoint(name), recipe.make_sets())
     for key, value in checkpoint_card(name)["metrics"].items():
         assert metrics[key] == pytest.approx(value, abs=0.005)
 

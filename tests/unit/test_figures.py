@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seminar_utils.evaluation.intervals import Interval
 from seminar_utils.runtime import SeminarError
 from seminar_utils.teaching import figures
 from seminar_utils.teaching.style import METHOD_COLOURS, PALETTE, one_picture
@@ -21,6 +22,7 @@ BINS = {
     "count": np.array([0, 10, 10, 20]),
 }
 X = np.linspace(0, 1, 6)
+WIDE, NARROW = Interval(0.5, 0.2, 0.9), Interval(0.8, 0.75, 0.85)
 HISTORY = [{"epoch": e, "loss": 1 / e, "accuracy": 1 - 1 / e, "val_balanced_accuracy": 0.5} for e in (1, 2, 3)]
 
 
@@ -31,6 +33,7 @@ def every_figure():
         "attention": figures.attention_overlay(IMAGES[0], RNG.random((8, 8))),
         "reliability": figures.reliability_diagram(BINS, "Tent"),
         "bars": figures.bars_with_intervals(["source", "BN"], [0.5, 0.8], [(0.4, 0.6), (0.7, 0.9)], chance=1 / 6),
+        "groups": figures.grouped_bars(["A", "C"], {"source": [WIDE, NARROW], "Tent": [NARROW, WIDE]}, chance=0.5),
         "lines": figures.lines_with_intervals(X, {"BN": (X, np.stack([X - 0.1, X + 0.1], 1)), "Tent": X**2}, "x"),
         "histograms": figures.histograms({"A": RNG.normal(size=500), "C": RNG.normal(2, 1, 500)}),
     }
@@ -82,6 +85,23 @@ def test_bars_show_value_interval_and_chance():
     assert {text.get_text() for text in ax.texts} == {"0.5", "0.8"}
     segments = [path.vertices[:, 1].tolist() for path in ax.containers[1][2][0].get_paths()]
     assert np.allclose(segments, [[0.4, 0.7], [0.7, 0.9]])
+
+
+def test_grouped_bars_stand_at_their_means_with_their_own_intervals():
+    figure = figures.grouped_bars(["A", "C"], {"source": [WIDE, NARROW], "Tent": [NARROW, WIDE]}, chance=0.5)
+    ax = figure.axes[0]
+    assert [patch.get_height() for patch in ax.patches] == [0.5, 0.8, 0.8, 0.5]
+    ends = [path.vertices[:, 1].tolist() for lines in ax.collections for path in lines.get_paths()]
+    assert np.allclose(ends, [[0.2, 0.9], [0.75, 0.85], [0.75, 0.85], [0.2, 0.9]])
+    centres = [patch.get_x() + patch.get_width() / 2 for patch in ax.patches]
+    assert centres[0] < centres[2] < 0.5 < centres[1] < centres[3]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["source", "Tent"]
+
+
+def test_a_long_heading_is_broken_into_lines():
+    heading = "a large dark ring-shaped lesion in the upper right of the organ, scanner A"
+    figure = figures.image_grid(IMAGES[:2], heading=heading, size=2.6)
+    assert figure.get_suptitle().replace("\n", " ") == heading and "\n" in figure.get_suptitle()
 
 
 def test_reliability_writes_the_calibration_error_and_skips_empty_bins():
@@ -137,6 +157,8 @@ def test_pictures_come_from_numpy_and_torch():
         (lambda: figures.bars_with_intervals(["a"], [1, 2]), "1 labels and 2 values"),
         (lambda: figures.bars_with_intervals(["a"], [1], [(2, 0)]), "low <= high"),
         (lambda: figures.bars_with_intervals(["a"], ["x"]), "should be numbers"),
+        (lambda: figures.grouped_bars(["a", "b"], {"x": [WIDE]}), "2 intervals in each series, got {'x': 1}"),
+        (lambda: figures.grouped_bars([], {}), "0 intervals"),
         (lambda: figures.lines_with_intervals([1, 2], {}), "no series"),
         (lambda: figures.lines_with_intervals([1, 2], {"a": [1]}), "1 values for 2 places"),
         (lambda: figures.histograms({}), "at least one sample"),

@@ -25,11 +25,15 @@ def images(batch=2, channels=1, size=32):
 def test_registry_builds_the_models_of_the_papers():
     sizes = {"resnet18": 11689512, "resnet34": 21797672, "resnet50": 25557032}
     sizes |= {"vit_small_14": 22056192, "vit_small_16": 22050664, "vit_b_16": 86567656}
+    sizes |= {"swin_t": 28288354, "swin_s": 49606258, "swin_b": 87768224}
+    sizes |= {"clip_vit_b_32": 151277313, "clip_vit_b_16": 149620737}
     with torch.device("meta"):
         assert {name: count(create_model(name)) for name in sizes} == sizes
-    assert set(list_models()) == {*sizes, "resnet_small", "vit_tiny"}
+    assert set(list_models()) == {*sizes, "resnet_small", "vit_tiny", "swin_tiny", "clip_tiny"}
     assert 165_000 < count(create_model("resnet_small")) < 185_000
     assert 400_000 < count(create_model("vit_tiny")) < 500_000
+    assert 500_000 < count(create_model("swin_tiny")) < 600_000
+    assert 400_000 < count(create_model("clip_tiny")) < 500_000
 
 
 @pytest.mark.parametrize("size", [28, 33, 64])
@@ -64,7 +68,7 @@ def test_vit_reads_other_sizes_when_told_how(convention):
 
 
 def test_same_seed_same_model():
-    for name in ("resnet_small", "vit_tiny"):
+    for name in ("resnet_small", "vit_tiny", "swin_tiny", "clip_tiny"):
         torch.manual_seed(5)
         first = create_model(name)
         torch.manual_seed(5)
@@ -72,7 +76,7 @@ def test_same_seed_same_model():
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
-@pytest.mark.parametrize("name", ["resnet_small", "vit_tiny"])
+@pytest.mark.parametrize("name", ["resnet_small", "vit_tiny", "swin_tiny"])
 def test_every_parameter_learns_and_images_do_not_mix(name):
     model = randomise_(create_model(name), seed=1).eval()
     x = images(3)
@@ -167,7 +171,7 @@ def test_load_weights_hints():
 
 
 def test_randomise_fills_everything_and_repeats():
-    for name in ("resnet_small", "vit_tiny"):
+    for name in ("resnet_small", "vit_tiny", "swin_tiny", "clip_tiny"):
         model = create_model(name)
         before = {k: v.clone() for k, v in model.state_dict().items()}
         randomise_(model, seed=1)

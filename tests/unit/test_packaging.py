@@ -127,3 +127,11 @@ def test_ci_calls_make_test_with_the_real_data(root, tmp_path):
     assert without.returncode == 3 and "called: test" in without.stdout and "data: unset" in without.stdout
     (tmp_path / "shared" / "data").mkdir(parents=True)
     assert f"data: {tmp_path / 'shared' / 'data'}" in run().stdout
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]])
+def test_the_code_keeps_the_house_style(root, arguments):
+    """Line length, imports, docstrings of public functions, one format: what pyproject.toml sets for ruff."""
+    command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", "."]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
