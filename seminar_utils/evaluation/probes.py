@@ -67,16 +67,21 @@ def features(
     """The feature vectors (N, D) of all images, in eval mode: `model.embed`, or the model's output.
 
     Args: size, channels: passed on to the set's loader; transform: of the batch in [0, 1], for example
-    `dinov2_input`. The model is left in the mode it was in.
+    `dinov2_input`. The model is left in the mode it was in. Raises SeminarError if it gives no vectors.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     embed = getattr(model, "embed", model)
     was_training = model.training
     model.eval()
     batches = (x.to(device) for x, _ in images.loader(batch_size, size=size, channels=channels))
-    found = [embed(transform(x) if transform else x).float().cpu() for x in batches]
+    found = [embed(transform(x) if transform else x) for x in batches]
     model.train(was_training)
-    return torch.cat(found).numpy()
+    if not isinstance(found[0], Tensor) or found[0].ndim != 2:
+        raise SeminarError(
+            f"a probe needs one feature vector an image, {type(model).__name__} gives something else: "
+            "of a MAE take encoder_of(mae), of a DINO teacher.backbone"
+        )
+    return torch.cat([vectors.float().cpu() for vectors in found]).numpy()
 
 
 def label_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from seminar_utils.checkpoints.dinov2 import dinov2_input, load_dinov2
 from seminar_utils.data import load
 from seminar_utils.evaluation.probes import (
     RawPixels,
+    features,
     fit_linear,
     knn_probabilities,
     label_fraction,
@@ -295,6 +296,10 @@ def test_probes_meet_wrong_input(phantoms):
         fit_linear(x, np.zeros(6, int), x, y, 2)
     with pytest.raises(SeminarError, match="got no test, val"):
         measure_probes("p", {"raw": RawPixels()}, {"train": phantoms})
+    with pytest.raises(SeminarError, match=r"one feature vector.*of a MAE take encoder_of\(mae\)"):
+        features(small_mae(), phantoms, size=16)
+    with pytest.raises(SeminarError, match="one feature vector"):
+        features(nn.Identity(), phantoms, size=16)
     with pytest.raises(SeminarError, match="unknown probe 'svm'"):
         measure_probes(
             "p", {"raw": nn.Flatten()}, dict.fromkeys(("train", "val", "test"), phantoms), probes=["svm"]

@@ -299,6 +299,16 @@ def test_every_epoch_and_every_seed_has_its_own_views():
     assert len({views for _, views in drawn}) == 3 and len({dropped for dropped, _ in drawn}) == 3
 
 
+def test_mixed_precision_keeps_the_loss_in_float32(phantoms, monkeypatch):
+    """What CUDA does, done on the CPU: the networks in bfloat16, everything else as ever."""
+    images = phantoms.subset(range(64))
+    _, exact = run(images, epochs=2)
+    monkeypatch.setattr(dino_training, "mixed_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    dino, history = run(images, epochs=2)
+    assert history != exact and history[-1]["loss"] == pytest.approx(exact[-1]["loss"], rel=0.05)
+    assert {value.dtype for value in dino.state_dict().values()} == {torch.float32}
+
+
 def test_an_evaluation_joins_the_history_and_changes_nothing(phantoms):
     images = phantoms.subset(range(64))
 

@@ -216,6 +216,16 @@ def test_a_killed_run_ends_with_the_same_weights(phantoms, tmp_path, monkeypatch
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters()))
 
 
+def test_mixed_precision_keeps_the_loss_in_float32(phantoms, monkeypatch):
+    """What CUDA does, done on the CPU: the network in bfloat16, the loss and the weights in float32."""
+    _, exact = run(phantoms, epochs=2)
+    monkeypatch.setattr(mae_training, "mixed_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    model, history = run(phantoms, epochs=2)
+    assert history != exact and history[-1]["loss"] == pytest.approx(exact[-1]["loss"], rel=0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(images())[0].dtype == torch.float32
+
+
 def test_an_evaluation_joins_the_history(phantoms):
     _, history = run(phantoms, epochs=2, evaluate=lambda model: {"training": float(model.training)})
     assert [row["training"] for row in history] == [1.0, 1.0] and history[1]["lr"] > 0
