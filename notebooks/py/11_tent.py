@@ -31,7 +31,7 @@
 # **Needs** [01_resnet](01_resnet.ipynb) (BatchNorm). Data and networks ship with the course; no network, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 5 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 8 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy
