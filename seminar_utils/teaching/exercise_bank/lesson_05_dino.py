@@ -134,8 +134,8 @@ EXERCISES = (
         cases=targets_cases,
         observe=without_gradient,
         hints=(
-            "Three things in this order: subtract the centre, divide by the temperature, softmax over the prototypes.",
-            "The centre is divided by the temperature too. Nothing is learnt through the teacher: cut the gradient.",
+            "In this order: subtract the centre, divide by the temperature, softmax over the prototypes.",
+            "The centre is divided by the temperature too. The teacher does not learn: cut the gradient.",
             "((teacher.detach() - center) / temperature).softmax(dim=-1)",
         ),
     ),
@@ -186,7 +186,8 @@ EXERCISES = (
             "Two numbers with the same formula in another order: the mean of the rows' entropies, and the entropy "
             "of the mean row. In nats.",
             "A probability of 0 adds 0: torch.special.entr knows that, p * p.log() gives nan.",
-            "own = torch.special.entr(targets).sum(-1).mean(); of_mean = torch.special.entr(targets.mean(0)).sum(); "
+            "own = torch.special.entr(targets).sum(-1).mean(); "
+            "of_mean = torch.special.entr(targets.mean(0)).sum(); "
             "return own.item(), of_mean.item(), (of_mean - own).item()",
         ),
     ),

@@ -75,7 +75,7 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "You cut crops so that a colour shift of the whole image is part of the augmentation. What will the features do?",
+        "Your views differ in brightness and colour by a random jitter. What will the features do?",
         (
             Option("Learn colours better", "Two views that must agree have different colours."),
             Option(
