@@ -503,3 +503,170 @@ plt.show()
 
 # %% [markdown]
 # ATTENTION_TEXT
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## 10 · The failure case: what the views allow to forget
+#
+# DINO keeps what two views of a picture share, and only that. On phantoms much is shared that nobody asked for: the shape
+# of the organ, the noise of the scanner. So ask the same features other questions: kNN for every factor that drew the
+# phantom, all with guessing at zero, $(\text{balanced accuracy} - \text{chance}) / (1 - \text{chance})$.
+
+# %%
+bank_images = load("phantoms", "train", n=SIZE["bank"], scanner="AB")
+test_images = load("phantoms", "test", n=SIZE["test"], scanner="AB")
+found_features = {
+    name: [features(net if isinstance(net, nn.Module) else next(iter(net.values())), images, size=32)
+           for images in (bank_images, test_images)]
+    for name, net in encoders.items()
+}
+factors = {name: (bank_images.factors[name], test_images.factors[name]) for name in ("shape", "tone", "size", "place", "type")}
+factors["scanner"] = tuple((images.domains == "B").astype(int) for images in (bank_images, test_images))
+above_chance = {name: [] for name in encoders}
+for factor, (bank_labels, test_labels) in factors.items():
+    chance = 1 / (int(bank_labels.max()) + 1)
+    for name, (bank, queries) in found_features.items():
+        answers = knn_probabilities(bank, bank_labels, queries, int(bank_labels.max()) + 1).argmax(1)
+        value = bootstrap_interval(
+            test_labels, answers, statistic=lambda t, a, c=chance: (balanced_accuracy(t, a) - c) / (1 - c), n_boot=SIZE["boot"])
+        above_chance[name].append(value)
+        store.append("dino.factors", {"method": name, "factor": factor, "data": "phantoms", "images": len(test_labels)},
+                     {"above_chance": value.mean}, {"above_chance": [value.low, value.high]}, seed=0)
+    print(f"{factor:8s}" + "   ".join(f"{name} {above_chance[name][-1]}" for name in encoders))
+
+# %%
+figure, ax = plt.subplots(figsize=(10, 4))
+for i, (name, values) in enumerate(above_chance.items()):
+    places = np.arange(len(factors)) + 0.27 * (i - 1)
+    middle = np.array([v.mean for v in values])
+    bars = np.array([[v.mean - v.low for v in values], [v.high - v.mean for v in values]]).clip(0)
+    ax.bar(places, middle, 0.25, label=name)
+    ax.errorbar(places, middle, bars, fmt="none", ecolor="#777777", capsize=3)
+ax.axhline(0, color="#555555", linewidth=1)
+ax.set_xticks(range(len(factors)), list(factors))
+ax.set(ylabel="kNN, 0 = guessing, 1 = perfect", title="what do neighbours in feature space have in common?")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# FACTOR_TEXT
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## 11 · On real images
+#
+# **First, PneumoniaMNIST** (chest X-rays of children, 28 pixels, normal or pneumonia; CC BY 4.0, MedMNIST v2). The
+# encoder has only ever seen phantoms; its position embeddings are stretched to the smaller grid. The same three encoders
+# and probes. Live when the data is found, else from the results store; the cell says which.
+
+# %%
+try:
+    xrays = {split: load("pneumoniamnist", split) for split in ("train", "val", "test")}
+    xrays["train"] = xrays["train"].subset(range(min(len(xrays["train"]), 3 * SIZE["bank"])))
+    xrays["test"] = xrays["test"].subset(range(SIZE["real"]))
+except SeminarError:
+    xrays = None
+
+
+def on_xrays():
+    """kNN and linear probe of the three encoders on frozen features of X-rays."""
+    return measure_probes("dino.xray", encoders, xrays, fractions=SIZE["fractions"], seeds=SIZE["seeds"], size=28,
+                          params={"data": "pneumoniamnist", "split": "test", "encoder": card["name"]})
+
+
+xray_table = probe_table(live_or_stored("dino.xray", xrays is not None, on_xrays))
+shares = sorted({fraction for _, _, fraction in xray_table})
+for probe in ("knn", "linear"):
+    for fraction in shares:
+        print(f"{probe:6s} {fraction:4.0%} of the labels   " + "   ".join(f"{n} {xray_table[n, probe, fraction]}" for n in encoders))
+figures.grouped_bars(
+    [f"{probe}, {fraction:.0%}\nof the labels" for probe in ("knn", "linear") for fraction in shares],
+    {name: [xray_table[name, probe, fraction] for probe in ("knn", "linear") for fraction in shares] for name in encoders},
+    title="chest X-rays, frozen features; 95% intervals", chance=0.5,
+)
+
+# %% [markdown]
+# XRAY_TEXT
+
+# %% [markdown] slideshow={"slide_type": "subslide"} notes="If the file is not here, show the stored figures on the course's page."
+# **Second, a real encoder.** What does the method become with a few hundred thousand times the compute? The next cells
+# use a ViT-S/14 of the DINOv2 family on two photographs that come with scikit-image: a retina, and a stained section of
+# colonic glands. Its weights do not ship with the course; if their file is not in `SEMINAR_DATA/weights`, the cell says
+# so and the lesson goes on.
+
+# %%
+real = {name: load(name).torch(size=14 * SIZE["side"])[0] for name in ("retina", "immunohistochemistry")}
+large = load_dinov2() if dinov2_file() else None
+if large is None:
+    print("The weights are not here (weights/dinov2_vits14_fp16.npz in SEMINAR_DATA): no pictures of a real encoder this time.")
+else:
+    print(f"Shown: {DINOV2_NAME}; licence: {DINOV2_LICENCE}.")
+    patch_tokens, heads = {}, {}
+    with torch.inference_mode():
+        for name, picture in real.items():
+            tokens, attentions = large.forward_features(dinov2_input(picture), return_attention=True)
+            patch_tokens[name] = tokens[0, 1:]  # (N, 384)
+            heads[name] = widgets.class_attention(attentions, (SIZE["side"],) * 2)[0]  # (6, H, W)
+            print(f"{name}: {tuple(picture.shape)} -> tokens {tuple(tokens.shape)}, {heads[name].shape[0]} heads")
+
+# %%
+def in_colours(tokens, side):
+    """The first three principal components of the patch tokens (N, D) as red, green, blue (side, side, 3)."""
+    centred = tokens - tokens.mean(0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    colours = centred @ directions[:3].T  # (N, 3)
+    low, high = colours.quantile(0.02, dim=0), colours.quantile(0.98, dim=0)
+    return ((colours - low) / (high - low)).clamp(0, 1).view(side, side, 3).numpy()
+
+
+if large is not None:
+    figure, axes = plt.subplots(2, 8, figsize=(15, 4.4))
+    for row, (name, picture) in zip(axes, real.items()):
+        row[0].imshow(picture[0].permute(1, 2, 0).numpy())
+        row[1].imshow(in_colours(patch_tokens[name], SIZE["side"]))
+        for head, ax in enumerate(row[2:]):
+            ax.imshow(heads[name][head], cmap="viridis", vmax=np.quantile(heads[name][head], 0.99))
+            ax.set_title(f"head {head}", fontsize=11)
+        row[0].set_title(name, fontsize=11)
+        row[1].set_title("PCA of the patches", fontsize=11)
+        for ax in row:
+            ax.set_axis_off()
+    figure.suptitle(f"{DINOV2_NAME}", fontsize=12)
+    plt.show()
+
+# %% [markdown]
+# When the pictures are there, look for three things. The colours are three directions of a 384-dimensional space, found
+# without any label: neighbouring patches of one tissue get one colour. Some heads follow structures, others show a few
+# very bright patches in places where nothing is: Darcet et al. ([2309.16588](https://arxiv.org/abs/2309.16588)) found
+# that large ViTs use such patches as scratch paper. And nothing here is a measurement: two pictures, no masks. What you
+# may say is that the features separate tissues; that they separate *disease* would have to be shown.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## 12 · In the clinic
+#
+# 1. **Unlabelled is not unselected.** The features learn what your archive has most of. Who is missing in it?
+# 2. **The views are the supervision.** List what your augmentation changes: brightness, mirror, zoom. Everything on that
+#    list the features are asked to ignore. Left and right, and the tone of a lesion, may be your diagnosis.
+# 3. **Watch the monitor, not the loss.** Two entropies and ln K, from the first epoch.
+# 4. **Ask for the baselines.** Raw pixels, random weights, and a ready encoder such as DINOv2. A training of your own has
+#    to beat the last one, not the first two.
+# 5. **An attention map is no segmentation** and no explanation. Measure it against a mask and against its area.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## 13 · Quiz, claims, reading, poster
+
+# %%
+quiz("05_dino")
+
+# %% [markdown]
+# CLAIMS_TEXT
+#
+# **Read further.** Caron et al. 2021 ([2104.14294](https://arxiv.org/abs/2104.14294)), section 5: the ablations, better
+# than the headline. Grill et al. 2020, BYOL ([2006.07733](https://arxiv.org/abs/2006.07733)): the slow teacher, without
+# prototypes. Caron et al. 2020, SwAV ([2006.09882](https://arxiv.org/abs/2006.09882)): where multi-crop and prototypes come
+# from. Oquab et al. 2023, DINOv2 ([2304.07193](https://arxiv.org/abs/2304.07193)): the same idea with curated data.
+# Xiao et al. 2021 ([2106.14881](https://arxiv.org/abs/2106.14881)): why a few convolutions in front let a ViT learn sooner.
+#
+# **For your poster.** The three panels of part 5 and the bars of part 8. Their rows:
+# `seminar results --where experiment=dino.probes` and `... experiment=dino.factors`.
+
+# %%
+progress()

@@ -80,7 +80,7 @@ def first(images: ImageSet, count: int) -> ImageSet:
     return images.subset(np.arange(min(count, len(images))))
 
 
-# Easy views (no mirror, little jitter) and a small rate: with harder ones so short a run drifts to the uniform collapse.
+# Easy views (no mirror, little jitter), a small rate: with harder ones so short a run drifts to uniform collapse.
 CROPS = MultiCrop(
     24,
     16,
