@@ -385,7 +385,8 @@ for key, mark in (("loss", "-"), ("teacher_entropy", "--"), ("mean_entropy", "-.
 axes[0].axhline(history[0]["ln_k"], color="#777777", linewidth=1)
 axes[0].set(title="loss and monitor (grey: ln K)", xlabel="epoch", ylabel="nats")
 axes[0].legend()
-axes[1].plot(epochs, [row["val_knn_balanced_accuracy"] for row in history])
+axes[1].plot(epochs, [row["val_knn_balanced_accuracy"] for row in history], "-o", markersize=3)
+axes[1].set_ylim(0, 0.6)
 axes[1].axhline(1 / 6, color="#777777", linestyle=":")
 axes[1].set(title="kNN on validation over time (dotted: guessing)", xlabel="epoch", ylabel="balanced accuracy")
 plt.show()
@@ -407,11 +408,23 @@ encoder = load_checkpoint("dino_tiny-phantoms-s0")
 make_random = {"name": card["model"], **card["model_args"]}
 encoders = {"raw pixels": RawPixels(), "random": random_encoders(seeds=SIZE["seeds"], **make_random), "DINO": encoder}
 train = load("phantoms", "train", n=SIZE["bank"], scanner="AB")
+
+
+def probe_all(experiment, sets, size, params):
+    """Rows of all encoders. With all labels the seeds change nothing but the random networks: one run is enough."""
+    options = {"size": size, "params": params}
+    fixed = {name: encoders[name] for name in ("raw pixels", "DINO")}
+    few = [fraction for fraction in SIZE["fractions"] if fraction < 1]
+    rows = measure_probes(experiment, fixed, sets, fractions=few, seeds=SIZE["seeds"], **options)
+    rows += measure_probes(experiment, fixed, sets, fractions=(1.0,), seeds=SIZE["seeds"][:1], **options)
+    random = {"random": encoders["random"]}
+    return rows + measure_probes(experiment, random, sets, fractions=SIZE["fractions"], seeds=SIZE["seeds"], **options)
+
+
 probes = {}
 for scanner in ("AB", "C"):
     sets = {"train": train, "val": val, "test": load("phantoms", "test", n=SIZE["test"], scanner=scanner)}
-    rows = measure_probes("dino.probes", encoders, sets, fractions=SIZE["fractions"], seeds=SIZE["seeds"], size=32,
-                          params={"data": "phantoms", "trained": "AB", "tested": scanner})
+    rows = probe_all("dino.probes", sets, 32, {"data": "phantoms", "trained": "AB", "tested": scanner})
     probes[scanner] = probe_table(rows)
 for scanner, table in probes.items():
     for probe in ("knn", "linear"):
@@ -441,7 +454,7 @@ for other in ("raw pixels", "random"):
 #
 # The paper's figure 1 made DINO famous: the class token's attention follows the object, and nobody told it what an
 # object is. Choose an image and a head (without a kernel: all of them). The maps are those of the last block, the class
-# token's weights on the patches, scaled to their largest.
+# token's weights on the patches, coloured from the smallest to the largest of each map: colours show *where*, not *how much*.
 
 # %%
 patients = load("phantoms", "test", n=max(SIZE["lesions"], 4), scanner="AB")
@@ -560,7 +573,7 @@ plt.show()
 # %%
 try:
     xrays = {split: load("pneumoniamnist", split) for split in ("train", "val", "test")}
-    xrays["train"] = xrays["train"].subset(range(min(len(xrays["train"]), 3 * SIZE["bank"])))
+    xrays["train"] = xrays["train"].subset(range(min(len(xrays["train"]), SIZE["bank"])))
     xrays["test"] = xrays["test"].subset(range(SIZE["real"]))
 except SeminarError:
     xrays = None
@@ -568,8 +581,7 @@ except SeminarError:
 
 def on_xrays():
     """kNN and linear probe of the three encoders on frozen features of X-rays."""
-    return measure_probes("dino.xray", encoders, xrays, fractions=SIZE["fractions"], seeds=SIZE["seeds"], size=28,
-                          params={"data": "pneumoniamnist", "split": "test", "encoder": card["name"]})
+    return probe_all("dino.xray", xrays, 28, {"data": "pneumoniamnist", "split": "test", "encoder": card["name"]})
 
 
 xray_table = probe_table(live_or_stored("dino.xray", xrays is not None, on_xrays))

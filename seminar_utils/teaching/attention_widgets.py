@@ -40,21 +40,23 @@ def _draw_map(ax, picture: np.ndarray, weights: np.ndarray, title: str) -> None:
     draw_picture(ax, picture, title)
     height, width = picture.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    scaled = weights / max(weights.max(), 1e-12)
+    low, high = weights.min(), weights.max()
+    scaled = (weights - low) / max(high - low, 1e-12)
     ax.imshow(scaled, cmap="viridis", alpha=0.55, extent=extent, vmin=0, vmax=1)
 
 
 @styled
 def head_figure(image: int, head: int, images: Sequence[Any], maps: Any) -> CourseFigure:
-    """One image, and under one head's map of the class token, scaled to its largest weight."""
+    """One image, and under one head's map of the class token, coloured from its smallest to its largest weight."""
     maps = _check(images, maps)
     if not (0 <= image < maps.shape[0] and 0 <= head < maps.shape[1]):
         raise SeminarError(f"there are {maps.shape[0]} images and {maps.shape[1]} heads, got {image} and {head}")
     picture = one_picture(images[image])
     figure, axes = new_figure(1, 2, 6.4, 3.5, photo=True)
     draw_picture(axes[0, 0], picture, f"image {image}")
-    share = maps[image, head].max() / max(maps[image, head].sum(), 1e-12)
-    _draw_map(axes[0, 1], picture, maps[image, head], f"head {head}: largest share {share:.0%}")
+    shares = maps[image, head] / max(maps[image, head].sum(), 1e-12)
+    title = f"head {head}: shares {shares.min():.1%} to {shares.max():.1%}"
+    _draw_map(axes[0, 1], picture, maps[image, head], title)
     return figure
 
 

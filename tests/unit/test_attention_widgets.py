@@ -30,7 +30,8 @@ def test_maps_of_a_network_sum_to_one_over_the_patches():
 def test_callback_shows_the_chosen_head_of_the_chosen_image():
     figure = widgets.head_figure(1, 2, IMAGES, MAPS)
     assert np.allclose(figure.axes[0].images[0].get_array() * 255, IMAGES[1, ..., 0])
-    assert np.allclose(figure.axes[1].images[1].get_array(), MAPS[1, 2] / MAPS[1, 2].max())
+    low, high = MAPS[1, 2].min(), MAPS[1, 2].max()
+    assert np.allclose(figure.axes[1].images[1].get_array(), (MAPS[1, 2] - low) / (high - low))
     assert "head 2" in figure.axes[1].get_title()
 
 
