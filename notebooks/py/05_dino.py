@@ -113,7 +113,8 @@ figures.image_grid(shown, titles=titles, columns=6, heading="one picture, five v
 # $$P(x)^{(i)} = \frac{\exp\big(g(x)^{(i)}/\tau\big)}{\sum_{k=1}^{K}\exp\big(g(x)^{(k)}/\tau\big)} .$$
 #
 # The student has temperature $\tau_s = 0.1$. The teacher does two things more. *Centring*: from its scores it subtracts
-# $c$, the running mean of all its scores. *Sharpening*: its temperature $\tau_t$ is lower. And no gradient flows through it.
+# $c$, the running mean of all its scores. *Sharpening*: its temperature $\tau_t$ is lower. And no gradient flows
+# through it.
 #
 # **Exercise `dino.teacher_targets`** (difficulty 1, 6 minutes).
 
@@ -171,8 +172,8 @@ print("all prototypes tie: the loss is ln K:", bool(torch.isclose(uniform, torch
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 4 · The teacher: a slow copy
 #
-# Nobody trains the teacher. After every step of the student it moves a little towards it (section 3.1), momentum $\lambda$
-# near 1:
+# Nobody trains the teacher. After every step of the student it moves a little towards it (section 3.1), momentum
+# $\lambda$ near 1:
 #
 # $$\theta_t \leftarrow \lambda\,\theta_t + (1 - \lambda)\,\theta_s .$$
 #
@@ -403,9 +404,9 @@ plt.show()
 
 # %% [markdown]
 # Read the left panel first. The loss falls, the monitor shows no collapse: *kl* is far from zero, so the teacher says
-# different things of different images, if not many. By everything that can be seen without labels, this is a healthy run. **Then the
-# right panel: kNN for the size and tone of the lesion hardly leaves the ground.** The network has learnt to agree about
-# something, and it is not the lesion. Parts 8 and 10 find out about what.
+# different things of different images, if not many. By everything that can be seen without labels, this is a healthy
+# run. **Then the right panel: kNN for the size and tone of the lesion hardly leaves the ground.** The network has
+# learnt to agree about something, and it is not the lesion. Parts 8 and 10 find out about what.
 #
 # Nothing was chosen by these labels; the settings are those with which a few short tries did not drift to the uniform
 # collapse. That needed three things which the paper's large runs do without: BatchNorm in the head (an option of the
@@ -417,9 +418,10 @@ plt.show()
 #
 # The encoder is frozen. **kNN** (section 4.1 of the paper): the 20 most similar labelled images vote, weighted by
 # $\exp(\cos/0.07)$; nothing is trained. **Linear probe**: a logistic regression on the features. The labels (size and
-# tone of the lesion, six classes) are used here for the first time. Two baselines that everyone forgets: the *raw pixels*,
-# and the same network with *random* weights (another draw for each seed). The seeds choose which images are labelled;
-# with all labels there is nothing to choose, so the intervals of raw pixels and DINO are then over test images.
+# tone of the lesion, six classes) are used here for the first time. Two baselines that everyone forgets: the *raw
+# pixels*, and the same network with *random* weights (another draw for each seed). The seeds choose which images are
+# labelled; with all labels there is nothing to choose, so the intervals of raw pixels and DINO are then over test
+# images.
 
 # %%
 encoder = load_checkpoint("dino_tiny-phantoms-s0")
@@ -465,17 +467,18 @@ for other in ("raw pixels", "random"):
     print(f"kNN, DINO minus {other}: {gap:+.1f} points; the course's target was +10: {'reached' if gap >= 10 else 'NOT reached'}")
 
 # %% [markdown]
-# **What this shows.** For the question that was asked, size and tone of the lesion, this DINO is not worth its minutes: the
-# target of ten points above both baselines is missed, and the lines above say by how much. Raw pixels are far better. It
-# also shows how one could have sold it: leave out both baselines and quote the linear probe with all labels, which is well
-# above guessing for *every* set of features, random ones included. Tested on scanner C, both networks fall to guessing by
-# kNN; raw pixels do not. With 1% of the labels kNN has hardly more labelled images than votes: nearly all of them vote on
-# every patient, and no feature could shine.
+# **What this shows.** For the question that was asked, size and tone of the lesion, this DINO is not worth its minutes:
+# the target of ten points above both baselines is missed, and the lines above say by how much. Raw pixels are far
+# better. It also shows how one could have sold it: leave out both baselines and quote the linear probe with all labels,
+# which is well above guessing for *every* set of features, random ones included. Tested on scanner C, both networks
+# fall nearly to guessing by kNN; raw pixels do not. With 1% of the labels kNN has hardly more labelled images than
+# votes: nearly all of them vote on every patient, and no feature could shine.
 #
-# **What it does not show.** That DINO does not work. The paper's ViT-S sees a million images hundreds of times; this one
-# saw a few thousand, a dozen times, on a share of one core, and was stopped before the end of its plan. What would be needed here: views in which the shortcuts of part 10 are
-# destroyed (noise, blur and contrast of the scanner among the augmentations, crops that hide the outline), and then ten to a hundred times the steps, so
-# that harder views can be learnt without collapse. On two cores that is a night, on a GPU minutes.
+# **What it does not show.** That DINO does not work. The paper's ViT-S sees a million images hundreds of times; this
+# one saw a few thousand, a dozen times, on a share of one core, and was stopped before the end of its plan. What would
+# be needed here: views in which the shortcuts of part 10 are destroyed (noise, blur and contrast of the scanner among
+# the augmentations, crops that hide the outline), and then ten to a hundred times the steps, so that harder views can
+# be learnt without collapse. On two cores that is a night, on a GPU minutes.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · Where does it look?
@@ -766,9 +769,10 @@ quiz("05_dino")
 #
 # **Read further.** Caron et al. 2021 ([2104.14294](https://arxiv.org/abs/2104.14294)), section 5: the ablations, better
 # than the headline. Grill et al. 2020, BYOL ([2006.07733](https://arxiv.org/abs/2006.07733)): the slow teacher, without
-# prototypes. Caron et al. 2020, SwAV ([2006.09882](https://arxiv.org/abs/2006.09882)): where multi-crop and prototypes come
-# from. Oquab et al. 2023, DINOv2 ([2304.07193](https://arxiv.org/abs/2304.07193)): the same idea with curated data.
-# Xiao et al. 2021 ([2106.14881](https://arxiv.org/abs/2106.14881)): why a few convolutions in front let a ViT learn sooner.
+# prototypes. Caron et al. 2020, SwAV ([2006.09882](https://arxiv.org/abs/2006.09882)): where multi-crop and prototypes
+# come from. Oquab et al. 2023, DINOv2 ([2304.07193](https://arxiv.org/abs/2304.07193)): the same idea with curated
+# data. Xiao et al. 2021 ([2106.14881](https://arxiv.org/abs/2106.14881)): why a few convolutions in front let a ViT
+# learn sooner.
 #
 # **For your poster.** The three panels of part 5 and the bars of part 8. Their rows:
 # `seminar results --where experiment=dino.probes` and `... experiment=dino.factors`.
