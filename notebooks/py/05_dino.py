@@ -761,10 +761,10 @@ quiz("05_dino")
 # %% [markdown]
 # | claim | here |
 # |---|---|
-# | "Centring prevents one dimension to dominate but encourages collapse to the uniform distribution, while sharpening has the opposite effect" (section 3.1) | reproduced on a tiny network (part 5) |
+# | "Centring prevents one dimension to dominate but encourages collapse to the uniform distribution, while the sharpening has the opposite effect" (section 3.1) | reproduced on a tiny network (part 5) |
 # | The loss does not tell a collapsed run (section 5.3, figure 7) | reproduced: the lowest loss belongs to a collapsed one (part 5) |
 # | DINO works without BatchNorm (section 3.1) | not at this scale: our short runs needed it in the head (part 7) |
-# | "Features from self-supervised ViT contain explicit information about the semantic segmentation" (section 1) | contradicted at this scale: most heads look at the background (part 9) |
+# | "Self-supervised ViT features contain explicit information about the semantic segmentation of an image" (abstract) | contradicted at this scale: most heads look at the background (part 9) |
 # | "These features are also excellent k-NN classifiers", 78.3% on ImageNet with a small ViT (abstract) | not at this scale: below raw pixels for the lesion (part 8) |
 # | "Self-supervised features need no labels, hence carry no bias of labels" (heard often, not in the paper) | beside the point: they carry what the views share, here the outline and the scanner (part 10) |
 #
