@@ -407,8 +407,8 @@ plt.show()
 # run. **Then the right panel: kNN for the size and tone of the lesion hardly leaves the ground.** The network has
 # learnt to agree about something, and it is not the lesion. Parts 8 and 10 find out about what.
 #
-# Nothing was chosen by these labels; the settings are those with which a few short tries did not drift to the uniform
-# collapse. That needed three things which the paper's large runs do without: BatchNorm in the head (an option of the
+# How were the settings found? By half a dozen short tries, watched by the monitor and by kNN on validation images (so
+# validation labels did have a say; the test split had none). Most tries drifted to the uniform collapse. That needed three things which the paper's large runs do without: BatchNorm in the head (an option of the
 # official code), a few convolutions in front of the ViT, and *easy* views, without mirror and with little jitter. With
 # harder views so short a run could not predict one view from the other, and "all prototypes tie" was the cheapest answer.
 
