@@ -408,9 +408,11 @@ plt.show()
 # learnt to agree about something, and it is not the lesion. Parts 8 and 10 find out about what.
 #
 # How were the settings found? By half a dozen short tries, watched by the monitor and by kNN on validation images (so
-# validation labels did have a say; the test split had none). Most tries drifted to the uniform collapse. That needed three things which the paper's large runs do without: BatchNorm in the head (an option of the
+# validation labels did have a say; the test split had none). Most tries drifted towards the uniform collapse. To stay
+# away from it took three things which the paper's large runs do without: BatchNorm in the head (an option of the
 # official code), a few convolutions in front of the ViT, and *easy* views, without mirror and with little jitter. With
-# harder views so short a run could not predict one view from the other, and "all prototypes tie" was the cheapest answer.
+# harder views so short a run could not predict one view from the other, and "all prototypes tie" was the cheapest
+# answer.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Stop at the raw pixels. They cost nothing, and in many papers they are missing from the table."
 # ## 8 · What are the features worth?
