@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import SeminarError
+from .attention_widgets import class_attention, head_explorer, head_figure, head_grid
 from .explore import explore
 from .figures import draw_lines
 from .model_widgets import (
@@ -27,12 +28,16 @@ from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styl
 
 __all__ = [
     "DialTable",
+    "class_attention",
     "depth_figure",
     "depth_static",
     "explore",
     "failure_explorer",
     "failure_figure",
     "failure_grid",
+    "head_explorer",
+    "head_figure",
+    "head_grid",
     "patch_explorer",
     "patch_figure",
     "patch_static",
