@@ -81,6 +81,6 @@ SUPERVISED: dict[str, Recipe] = {
         "swin_tiny", "phantoms", 32, SMALL_SWIN, {"num_classes": 6}, {**PHANTOMS, "n": 6000}, random_shift
     ),
     "swin_tiny-pneumoniamnist": Supervised(
-        "swin_tiny", "pneumoniamnist", 28, replace(SMALL_SWIN, epochs=20), {"num_classes": 2}, {}, random_shift
+        "swin_tiny", "pneumoniamnist", 28, replace(SMALL_SWIN, epochs=12), {"num_classes": 2}, {}, random_shift
     ),
 }
