@@ -109,7 +109,7 @@ for what, side, p in (("ViT-B/16, the usual input", 224, 16), ("patches of 4, th
                       ("patches of 16, this retina as photographed", len(retina), 16),
                       ("patches of 4, this retina as photographed", len(retina), 4)):
     n = (side // p) ** 2
-    print(f"{what:44s}{n:8,} tokens, {n * n:15,} pairs, one head's weights {4 * n * n / 2**30:8.3f} GiB")
+    print(f"{what:44s}{n:8,} tokens, {n * n:15,} pairs, one head's weights {4 * n * n / 2**20:9,.1f} MiB")
 
 # %% [markdown]
 # (A mean is a caricature: a ViT sees all 256 pixels of a patch, through one linear map, and can learn to find a dot in
@@ -398,7 +398,7 @@ shift_mask = exercise("swin.shift_mask", shift_mask)
 mask = shift_mask(side, side, 4, (2, 2))
 chosen = {0: "window 0 (inside)", 3: "window 3 (right rim)", 12: "window 12 (lower rim)", 15: "window 15 (the corner)"}
 figures.image_grid([torch.where(mask[i] == 0, 0.85, 0.15) for i in chosen], titles=list(chosen.values()), columns=4, size=2.6,
-                   heading="the mask, one square of 16 x 16 pairs for each window: light pairs may see each other")
+                   heading="the mask of four windows, 16 x 16 pairs each: light ones may look")
 
 # %% tags=["nbval-check-output"]
 print("mask", tuple(mask.shape), "with the values", sorted({int(value) for value in mask.unique()}))
