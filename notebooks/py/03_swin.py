@@ -113,9 +113,9 @@ for what, side, p in (("ViT-B/16, the usual input", 224, 16), ("patches of 4, th
 
 # %% [markdown]
 # (A mean is a caricature: a ViT sees all 256 pixels of a patch, through one linear map, and can learn to find a dot in
-# them. But it must find it in every place of the patch anew.) Small patches need another kind of attention. Swin's answer: **let a
-# token look only at its neighbourhood, and make the neighbourhood grow with depth**, as a CNN does. This lesson builds it, and
-# looks for the price.
+# them. But it must find it in every place of the patch anew.) Small patches need another kind of attention. Swin's
+# answer: **let a token look only at its neighbourhood, and make the neighbourhood grow with depth**, as a CNN does.
+# This lesson builds it, and looks for the price.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Windows
@@ -257,10 +257,11 @@ for ax, curves, title in ((axes[0], count, "counted: million multiplications"), 
 plt.show()
 
 # %% [markdown]
-# **What this shows.** With windows the work grows in proportion to the map, everywhere faster. Compare the two ratios of
-# each line: the clock gives windows less credit than the count does, since cutting, rolling, gathering biases and the many small
-# products are no multiplications and take time all the same. On a map of 16 x 16 tokens, as small medical sets have them, hardly
-# anything is saved: **there the argument of cost is not yours.** It is for maps of 64 x 64 and more.
+# **What this shows.** With windows the work grows in proportion to the map, everywhere faster. Compare the two ratios
+# of each line: the clock gives windows less credit than the count does, since cutting, rolling, gathering biases and
+# the many small products are no multiplications and take time all the same. On a map of 16 x 16 tokens, as small
+# medical sets have them, hardly anything is saved: **there the argument of cost is not yours.** It is for maps of 64 x
+# 64 and more.
 #
 # **What it does not show.** One image, a CPU, our plain code. A GPU hides small products worse or better depending on
 # the batch; measure on the machine that will do the work.
@@ -350,8 +351,8 @@ print("table", tuple(demo.relative_position_bias_table.shape), "-> index", tuple
 #
 # Shifted windows stick out over the rim: of 16 there would be 25, many of them incomplete. The trick (figure 4 of the
 # paper): **roll** the map, so that the rows that stick out above come in again below. There are 16 full windows again.
-# Only, some now hold pieces from opposite ends of the image, and those must not see each other. Colours below: which piece
-# of the map a token comes from.
+# Only, some now hold pieces from opposite ends of the image, and those must not see each other. Colours below: which
+# piece of the map a token comes from.
 
 # %%
 regions = torch.zeros(side, side, dtype=torch.long)
@@ -605,8 +606,9 @@ for height, width in ((32, 32), (64, 32), (18, 50), (6, 4)):
 print(f"largest |difference|: notebook to package {max(g[0] for g in gaps):.1e}, package to torchvision {max(g[1] for g in gaps):.1e}")
 
 # %% [markdown]
-# timm agrees as well, at sizes that need no padding (`tests/parity/test_swin.py`). With padding it does not: timm rolls first and
-# pads then. **"Swin" is not one function on images whose size does not fit**; the original, torchvision and timm differ there.
+# timm agrees as well, at sizes that need no padding (`tests/parity/test_swin.py`). With padding it does not: timm rolls
+# first and pads then. **"Swin" is not one function on images whose size does not fit**; the original, torchvision and
+# timm differ there.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 8 · Live: does the shift help?
@@ -671,20 +673,22 @@ figures.grouped_bars(
 
 # %% [markdown]
 # **What this shows.** Read the paired line, not the bars: with three seeds the intervals of the bars are wide, and the
-# pairs share their start and their images. Where a paired interval holds zero, three seeds do not decide, however far the
-# means lie apart: some seeds have left the plateau at the start of training by then, and some have not. **What it does not
-# show.** This is the beginning of a training; a difference here may be one of speed, and vanish or grow later. And the network
-# was built so that the islands never meet. In the course's `swin_tiny` they do: merging joins them, and the last window
-# covers the whole map.
+# pairs share their start and their images. Where a paired interval holds zero, three seeds do not decide, however far
+# the means lie apart: some seeds have left the plateau at the start of training by then, and some have not. **What it
+# does not show.** This is the beginning of a training; a difference here may be one of speed, and vanish or grow later.
+# And the network was built so that the islands never meet. In the course's `swin_tiny` they do: merging joins them, and
+# the last window covers the whole map.
 #
-# **What islands cannot do, with proof.** Without shift every final token knows its island alone, and the head reads the *mean*
-# of all tokens. So the logits are a sum with one term for each island, $f_1 + f_2 + f_3 + f_4$, whatever the weights. Ask such a
-# network "are the lesions on the left and on the right **alike**?" With two tones there are four cases, and a sum must satisfy
+# **What islands cannot do, with proof.** Without shift every final token knows its island alone, and the head reads the
+# *mean* of all tokens. So the logits are a sum with one term for each island, $f_1 + f_2 + f_3 + f_4$, whatever the
+# weights. Ask such a network "are the lesions on the left and on the right **alike**?" With two tones there are four
+# cases, and a sum must satisfy
 #
 # $$z(\text{dark, dark}) + z(\text{bright, bright}) = z(\text{dark, bright}) + z(\text{bright, dark}) .$$
 #
-# Then $z$ can't be positive in the two cases on the left and negative in the two on the right: **of four equally frequent cases at
-# least one is wrong, after any training.** (It is the XOR of Minsky and Papert, 1969.) Check the equation on trained and on random networks.
+# Then $z$ can't be positive in the two cases on the left and negative in the two on the right: **of four equally
+# frequent cases at least one is wrong, after any training.** (It is the XOR of Minsky and Papert, 1969.) Check the
+# equation on trained and on random networks.
 
 # %%
 pair_images = {}
@@ -712,9 +716,9 @@ for name, shift in (("no shift", False), ("shifted", True)):
           f"trained {[is_a_sum(trained[seed, shift].double()) for seed in (0, 1)]}")
 
 # %% [markdown]
-# That is the failure case of windows that never talk: not a lesion that is large, whose parts a mean can add up, but a question
-# about how parts **relate**. Is it one nodule or two? Are both lungs alike? For "how large" and "how dark" a sum will do, and
-# that may be one reason why the experiment above shows no more than it does.
+# That is the failure case of windows that never talk: not a lesion that is large, whose parts a mean can add up, but a
+# question about how parts **relate**. Is it one nodule or two? Are both lungs alike? For "how large" and "how dark" a
+# sum will do, and that may be one reason why the experiment above shows no more than it does.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · The longer run, and four mistakes that raise no error
@@ -746,11 +750,12 @@ plt.show()
 # %% [markdown]
 # Swin and ViT have the same recipe (rate, batch, augmentation, training images), Swin with fewer epochs: as many as the
 # time allowed, and nothing was tuned for it. One seed each: the curves are trainings, not architectures. The ResNet had
-# another recipe, fewer images and much less time than both, and leaves them behind: **on small images with few classes that a
-# program drew, neither windows nor global attention are needed.**
+# another recipe, fewer images and much less time than both, and leaves them behind: **on small images with few classes
+# that a program drew, neither windows nor global attention are needed.**
 #
-# Now the experiment that only somebody with the code open can do. Take these trained weights and make, one at a time, the
-# mistakes of the exercises. **None raises an error, all shapes fit, the weights load with `strict=True`.** What do they cost?
+# Now the experiment that only somebody with the code open can do. Take these trained weights and make, one at a time,
+# the mistakes of the exercises. **None raises an error, all shapes fit, the weights load with `strict=True`.** What do
+# they cost?
 #
 # * *windows never shift*: the `shift` is forgotten;
 # * *no mask*: the map is rolled, and pieces from opposite ends see each other;
@@ -798,11 +803,12 @@ figures.bars_with_intervals(
 )
 
 # %% [markdown]
-# This is what a parity cell is for. Without the shift these weights are worth little: that would be found within the hour. The
-# others are the dangerous ones: a network that is a little worse than it should be, or not measurably, in a paper that compares
-# it with something else. Where the interval of the difference holds zero, **no accuracy on these patients can tell you that the code is
-# wrong**; one number of a reference can. (Read the second line with care. It says what these *weights* need, as they were trained
-# with shift, not what a network that was trained without would have reached; that was part 8.)
+# This is what a parity cell is for. Without the shift these weights are worth little: that would be found within the
+# hour. The others are the dangerous ones: a network that is a little worse than it should be, or not measurably, in a
+# paper that compares it with something else. Where the interval of the difference holds zero, **no accuracy on these
+# patients can tell you that the code is wrong**; one number of a reference can. (Read the second line with care. It
+# says what these *weights* need, as they were trained with shift, not what a network that was trained without would
+# have reached; that was part 8.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 10 · What the trained network has learnt about space
@@ -847,12 +853,12 @@ print(f"what chance gives, tables of random numbers: deviation 0.02 at the start
 
 # %% [markdown]
 # A head with r below zero prefers its neighbours, one with r above zero prefers to look away from them. In lesson 02 a
-# place was most like its mirror images, because each place could learn anything. Here there is no place at all: the table knows
-# *how far* and *in which direction*, never *where in the image*. That, Swin can only tell from the rim, from the
-# order in which merging stacks its four tokens, and from the content.
+# place was most like its mirror images, because each place could learn anything. Here there is no place at all: the
+# table knows *how far* and *in which direction*, never *where in the image*. That, Swin can only tell from the rim,
+# from the order in which merging stacks its four tokens, and from the content.
 #
-# The maps look as if they meant something: rings, bars, a preference for one side. Lesson 02 taught what to do with such a
-# sentence: **intervene.** Set the tables to zero, in one stage or in all, and look at the answers.
+# The maps look as if they meant something: rings, bars, a preference for one side. Lesson 02 taught what to do with
+# such a sentence: **intervene.** Set the tables to zero, in one stage or in all, and look at the answers.
 
 # %%
 for which in ((0,), (1,), (2,), (0, 1, 2)):
@@ -871,10 +877,10 @@ for which in ((0,), (1,), (2,), (0, 1, 2)):
           f"{100 * d.mean:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
 
 # %% [markdown]
-# Read it beside the maps. If hardly an answer changes, the fine patterns are there, and *this* network's answers do not hang on them: a
-# map of weights is no explanation, here as there. The tables' numbers are small beside the scores that q and k make. The paper
-# found the bias worth 1.2 points on ImageNet (table 4), for a network trained without it; that is another experiment, and ours
-# does not contradict it.
+# Read it beside the maps. If hardly an answer changes, the fine patterns are there, and *this* network's answers do not
+# hang on them: a map of weights is no explanation, here as there. The tables' numbers are small beside the scores that
+# q and k make. The paper found the bias worth 1.2 points on ImageNet (table 4), for a network trained without it; that
+# is another experiment, and ours does not contradict it.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Do not let the class read a ranking of architectures off this table. One training each. Ask what would have to be repeated, and how often, before the sentence 'Swin is more robust than ViT' may be written."
 # ## 11 · Swin, ViT, ResNet: a new scanner
@@ -907,11 +913,12 @@ figures.lines_with_intervals(
 
 
 # %% [markdown]
-# All three fall. At home the ResNet is far ahead; under a strong shift it is the worst and Swin the best, by differences that
-# these images do not explain away. Is it the architecture? Swin and ViT were trained with moved images and the ResNet without,
-# Swin and ViT for many epochs and the ResNet for few, and in lesson 02 three ResNets that differed in nothing but
-# their seed lay far apart on scanner C. **One Swin was more robust than one ViT and one ResNet here**: a reason to train more of them, and no
-# sentence about Swin. No one of the three could be used on scanner C at full strength.
+# All three fall. At home the ResNet is far ahead; under a strong shift it is the worst and Swin the best, by
+# differences that these images do not explain away. Is it the architecture? Swin and ViT were trained with moved images
+# and the ResNet without, Swin and ViT for many epochs and the ResNet for few, and in lesson 02 three ResNets that
+# differed in nothing but their seed lay far apart on scanner C. **One Swin was more robust than one ViT and one ResNet
+# here**: a reason to train more of them, and no sentence about Swin. No one of the three could be used on scanner C at
+# full strength.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 12 · Failure cases
@@ -946,11 +953,11 @@ figures.lines_with_intervals(
 )
 
 # %% [markdown]
-# A move of one pixel, half of Swin's patch, changes answers as it does in the ViT with its patch of four: the finer grid has not
-# bought stability. As in lesson 02, a network near its decision borders flips more easily, whatever it is made of, so compare
-# with the accuracies beside the curves. Is it the grid? Then Swin's curve should come down at 4, and most of all at 8 pixels.
-# Look: it only grows. (A move of 8 also takes a part of the patient out of the picture, and the training showed moves up to two.) So
-# again: "not stable under small moves", and not "because of the grid".
+# A move of one pixel, half of Swin's patch, changes answers as it does in the ViT with its patch of four: the finer
+# grid has not bought stability. As in lesson 02, a network near its decision borders flips more easily, whatever it is
+# made of, so compare with the accuracies beside the curves. Is it the grid? Then Swin's curve should come down at 4,
+# and most of all at 8 pixels. Look: it only grows. (A move of 8 also takes a part of the patient out of the picture,
+# and the training showed moves up to two.) So again: "not stable under small moves", and not "because of the grid".
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **Second: sizes that do not fit, and a window larger than the map.** A map that windows do not tile is completed with
@@ -1000,25 +1007,27 @@ figures.lines_with_intervals(
 )
 
 # %% [markdown]
-# At the smallest size the last map is smaller than one window, and more than half of the attention of its tokens goes to places
-# that do not exist. It runs, without a word. (Why is padding of exactly half a window harmless in a shifted block, 0% above? The
-# mask happens to cut it off: after rolling, it belongs to another region than its neighbours.) Swin loses much already
-# between 32 and 28 pixels, where the ResNet loses less.
+# At the smallest size the last map is smaller than one window, and more than half of the attention of its tokens goes
+# to places that do not exist. It runs, without a word. (Why is padding of exactly half a window harmless in a shifted
+# block, 0% above? The mask happens to cut it off: after rolling, it belongs to another region than its neighbours.)
+# Swin loses much already between 32 and 28 pixels, where the ResNet loses less.
 #
-# How much of that is padding, and how much is simply that a lesion has another size in pixels? At 16 and 48 pixels the ResNet
-# falls as deeply; the resized image shows what the network could do. So not all of the fall is padding, and this experiment does not part
-# the two. **The remedy for both is the same: give the network the size that it was trained with.** Microsoft's code and timm shrink
-# a window that is too large, with its table; torchvision and we pad. The same weights do different things there.
+# How much of that is padding, and how much is simply that a lesion has another size in pixels? At 16 and 48 pixels the
+# ResNet falls as deeply; the resized image shows what the network could do. So not all of the fall is padding, and this
+# experiment does not part the two. **The remedy for both is the same: give the network the size that it was trained
+# with.** Microsoft's code and timm shrink a window that is too large, with its table; torchvision and we pad. The same
+# weights do different things there.
 #
-# **Third, from before**: without a shift nothing crosses a border (part 5), and a question about two islands cannot be answered
-# (part 8).
+# **Third, from before**: without a shift nothing crosses a border (part 5), and a question about two islands cannot be
+# answered (part 8).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 13 · On real images
 #
-# PneumoniaMNIST (chest X-rays of children, 28 pixels, normal or pneumonia; CC BY 4.0, MedMNIST v2). At 28 pixels Swin's maps are 14, 7 and
-# 4: it pads in two of three stages, in training and in test alike. One network each, chosen on the validation split, scored on the test
-# split: as it is, moved, and under the course's shifts at severity 2. Live when the data is found, else from the results store; the cell says which.
+# PneumoniaMNIST (chest X-rays of children, 28 pixels, normal or pneumonia; CC BY 4.0, MedMNIST v2). At 28 pixels Swin's
+# maps are 14, 7 and 4: it pads in two of three stages, in training and in test alike. One network each, chosen on the
+# validation split, scored on the test split: as it is, moved, and under the course's shifts at severity 2. Live when
+# the data is found, else from the results store; the cell says which.
 
 # %%
 try:
@@ -1079,8 +1088,9 @@ figures.grouped_bars(
 
 # %% [markdown]
 # The paired differences judge; the bars only show where to look. Where an interval holds zero, these two networks are
-# not distinguishable by these children. Where it does not, it is still one training of each, on severities that we chose, and
-# not an equally long one: the ViT's recipe has many more epochs than Swin's, whose epochs the time decided. The cards say so.
+# not distinguishable by these children. Where it does not, it is still one training of each, on severities that we
+# chose, and not an equally long one: the ViT's recipe has many more epochs than Swin's, whose epochs the time decided.
+# The cards say so.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 14 · In the clinic
@@ -1111,12 +1121,12 @@ quiz("03_swin")
 # | "Swin accepts any image size" (heard often, not in the paper) | it runs; padding takes part in the attention, and accuracy falls (part 12) |
 # | "Windows are faster" (heard often) | hardly, on maps as small as this course's (part 3) |
 #
-# **Read further.** Liu et al. 2022, Swin V2 ([2111.09883](https://arxiv.org/abs/2111.09883)): what broke when Swin grew, and a
-# bias that carries over to other window sizes. Hatamizadeh et al. 2022, Swin UNETR
-# ([2201.01266](https://arxiv.org/abs/2201.01266)): windows in three dimensions, for brain tumours. Liu et al. 2022, ConvNeXt
-# ([2201.03545](https://arxiv.org/abs/2201.03545)): a ResNet with Swin's recipe does as well; how much was the recipe? Li et
-# al. 2022, ViTDet ([2203.16527](https://arxiv.org/abs/2203.16527)): a plain ViT with windows in most blocks needs no pyramid,
-# which is what SAM (lesson 07) builds on.
+# **Read further.** Liu et al. 2022, Swin V2 ([2111.09883](https://arxiv.org/abs/2111.09883)): what broke when Swin
+# grew, and a bias that carries over to other window sizes. Hatamizadeh et al. 2022, Swin UNETR
+# ([2201.01266](https://arxiv.org/abs/2201.01266)): windows in three dimensions, for brain tumours. Liu et al. 2022,
+# ConvNeXt ([2201.03545](https://arxiv.org/abs/2201.03545)): a ResNet with Swin's recipe does as well; how much was the
+# recipe? Li et al. 2022, ViTDet ([2203.16527](https://arxiv.org/abs/2203.16527)): a plain ViT with windows in most
+# blocks needs no pyramid, which is what SAM (lesson 07) builds on.
 #
 # **For your poster.** The two rows of part 5 and the bars of part 9. Their rows:
 # `seminar results --where experiment=swin.silent` and `... experiment=swin.shift`.
