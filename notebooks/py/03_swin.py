@@ -748,10 +748,11 @@ ax.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# Swin and ViT have the same recipe (rate, batch, augmentation, training images), Swin with fewer epochs: as many as the
-# time allowed, and nothing was tuned for it. One seed each: the curves are trainings, not architectures. The ResNet had
-# another recipe, fewer images and much less time than both, and leaves them behind: **on small images with few classes
-# that a program drew, neither windows nor global attention are needed.**
+# (The minutes are those of the wall, on two cores that had other work beside.) Swin and ViT have the same recipe (rate,
+# batch, augmentation, training images), Swin with fewer epochs: as many as the time allowed, and nothing was tuned for
+# it. One seed each: the curves are trainings, not architectures. The ResNet had another recipe, fewer images and much
+# less time than both, and leaves them behind: **on small images with few classes that a program drew, neither windows
+# nor global attention are needed.**
 #
 # Now the experiment that only somebody with the code open can do. Take these trained weights and make, one at a time,
 # the mistakes of the exercises. **None raises an error, all shapes fit, the weights load with `strict=True`.** What do
@@ -877,10 +878,9 @@ for which in ((0,), (1,), (2,), (0, 1, 2)):
           f"{100 * d.mean:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
 
 # %% [markdown]
-# Read it beside the maps. If hardly an answer changes, the fine patterns are there, and *this* network's answers do not
-# hang on them: a map of weights is no explanation, here as there. The tables' numbers are small beside the scores that
-# q and k make. The paper found the bias worth 1.2 points on ImageNet (table 4), for a network trained without it; that
-# is another experiment, and ours does not contradict it.
+# Read it beside the maps. Where hardly an answer changes, the patterns are there and *this* network's answers do not
+# hang on them: a map of weights is no explanation, here as there. The paper found the bias worth 1.2 points on ImageNet
+# (table 4), against a network that was trained without it; that is another experiment, and ours does not contradict it.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Do not let the class read a ranking of architectures off this table. One training each. Ask what would have to be repeated, and how often, before the sentence 'Swin is more robust than ViT' may be written."
 # ## 11 · Swin, ViT, ResNet: a new scanner
