@@ -662,6 +662,8 @@ for metric, chance in (("balanced_accuracy", 1 / 6), ("tone", 1 / 2), ("size", 1
     d = paired_difference(scores[metric][False], scores[metric][True])
     print(f"{metric:18s} (guess {chance:.2f}): without {spans[False]}, with {spans[True]}; with - without {100 * d.mean:+.0f} points "
           f"[{100 * d.low:+.0f}, {100 * d.high:+.0f}], {'the interval excludes zero' if d.excludes_zero() else 'NOT distinguishable from zero'}")
+print("all six classes, seed by seed, without -> with: "
+      + ", ".join(f"{a:.2f} -> {b:.2f}" for a, b in zip(*(scores["balanced_accuracy"][shift] for shift in (False, True)))))
 
 # %%
 metrics = {"balanced_accuracy": "all six classes", "tone": "tone", "size": "size"}
@@ -674,10 +676,10 @@ figures.grouped_bars(
 # %% [markdown]
 # **What this shows.** Read the paired line, not the bars: with three seeds the intervals of the bars are wide, and the
 # pairs share their start and their images. Where a paired interval holds zero, three seeds do not decide, however far
-# the means lie apart: some seeds have left the plateau at the start of training by then, and some have not. **What it
-# does not show.** This is the beginning of a training; a difference here may be one of speed, and vanish or grow later.
-# And the network was built so that the islands never meet. In the course's `swin_tiny` they do: merging joins them, and
-# the last window covers the whole map.
+# the means lie apart: look at the seeds one by one, some have left the plateau at the start of training by then, and
+# some have not. **What it does not show.** This is the beginning of a training; a difference here may be one of speed,
+# and vanish or grow later. And the network was built so that the islands never meet. In the course's `swin_tiny` they
+# do: merging joins them, and the last window covers the whole map.
 #
 # **What islands cannot do, with proof.** Without shift every final token knows its island alone, and the head reads the
 # *mean* of all tokens. So the logits are a sum with one term for each island, $f_1 + f_2 + f_3 + f_4$, whatever the
@@ -1027,10 +1029,11 @@ figures.lines_with_intervals(
 #
 # **The network was never told that zeros are nothing**; it was trained at a size without padding. Look at 28 pixels,
 # four less than in training: the frame, which changes no pixel of the patient, gives back a large part of what was
-# lost. That part is padding. The rest is the size of the lesion in pixels, which no frame repairs and resizing does. At
-# 48 pixels little is padded; there the frame only adds more picture around the patient, and is no help. The ResNet
-# falls on both sides, too, so this is no fault of Swin alone. **The remedy for both is the same: give the network the
-# size that it was trained with.**
+# lost. That part is padding, with what goes along with it (windows that lie otherwise, a mean over another map). The
+# rest is the size of the lesion in pixels, which no frame repairs and resizing does. At 48 pixels little is padded;
+# there the frame only adds more picture around the patient, and is no help. The ResNet falls on both sides, too, so
+# this is no fault of Swin alone. **The remedy for both is the same: give the network the size that it was trained
+# with.**
 #
 # Microsoft's code and timm shrink a window that is too large, with its table; torchvision and we pad. The same weights do
 # different things there.
