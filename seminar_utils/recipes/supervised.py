@@ -1,9 +1,9 @@
-"""Classifiers trained with labels: the small ResNets and the small ViTs (lessons 01, 02 and 11)."""
+"""Classifiers trained with labels: the small ResNets, ViTs and Swins (lessons 01, 02, 03 and 11)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Supervised(Recipe):
 PHANTOMS = {"scanner": "AB"}
 SMALL_CNN = TrainConfig(epochs=12, lr=4e-3, batch_size=64, label_smoothing=0.0)  # stays calibrated at home
 SMALL_VIT = TrainConfig(epochs=40, lr=1e-3, batch_size=64, warmup=3, label_smoothing=0.0)
+SMALL_SWIN = replace(SMALL_VIT, epochs=30)  # the ViT's recipe, not tuned again; fewer epochs, as time allowed
 
 SUPERVISED: dict[str, Recipe] = {
     "resnet_small-phantoms": Supervised(
@@ -75,5 +76,11 @@ SUPERVISED: dict[str, Recipe] = {
     ),
     "vit_tiny-pneumoniamnist": Supervised(
         "vit_tiny", "pneumoniamnist", 28, SMALL_VIT, {"num_classes": 2, "img_size": 28}, {}, random_shift
+    ),
+    "swin_tiny-phantoms": Supervised(
+        "swin_tiny", "phantoms", 32, SMALL_SWIN, {"num_classes": 6}, {**PHANTOMS, "n": 6000}, random_shift
+    ),
+    "swin_tiny-pneumoniamnist": Supervised(
+        "swin_tiny", "pneumoniamnist", 28, replace(SMALL_SWIN, epochs=12), {"num_classes": 2}, {}, random_shift
     ),
 }

@@ -25,6 +25,7 @@ from .model_widgets import (
     residual_explorer,
 )
 from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styled
+from .swin_widgets import visible_tokens, window_explorer, window_figure, window_static
 
 __all__ = [
     "DialTable",
@@ -45,6 +46,10 @@ __all__ = [
     "scanner_dial",
     "scanner_dial_figure",
     "scanner_dial_static",
+    "visible_tokens",
+    "window_explorer",
+    "window_figure",
+    "window_static",
 ]
 
 

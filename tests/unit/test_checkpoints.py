@@ -62,9 +62,11 @@ def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
 
 def test_the_promised_checkpoints_ship_and_stay_small():
     promised = {f"resnet_small-{data}-s{seed}" for data in ("phantoms", "pneumoniamnist") for seed in range(3)}
-    promised |= {"vit_tiny-phantoms-s0", "vit_tiny-pneumoniamnist-s0"}
+    promised |= {
+        f"{model}-{data}-s0" for model in ("vit_tiny", "swin_tiny") for data in ("phantoms", "pneumoniamnist")
+    }
     assert promised <= set(list_checkpoints())
-    assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 7 * 2**20
+    assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 14e6
 
 
 @pytest.mark.parametrize("name", [n for n in list_checkpoints() if "phantoms" in n])
@@ -75,13 +77,14 @@ def test_a_card_states_what_its_weights_reach(name):
         assert metrics[key] == pytest.approx(value, abs=0.005)
 
 
-def test_a_recipe_runs_from_images_to_card(tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["resnet_small", "swin_tiny"])
+def test_a_recipe_runs_from_images_to_card(model, tmp_path, monkeypatch):
     monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
     monkeypatch.setenv("SEMINAR_RESULTS", str(tmp_path / "results.jsonl"))
     with pytest.raises(SeminarError, match="smoke"):
-        recipes.pretrain("resnet_small-phantoms-s0")
-    card = recipes.pretrain("resnet_small-phantoms-s7", folder=tmp_path, progress=False)
-    assert card["seed"] == 7 and load_checkpoint("resnet_small-phantoms-s7", folder=tmp_path)
+        recipes.pretrain(f"{model}-phantoms-s0")
+    card = recipes.pretrain(f"{model}-phantoms-s7", folder=tmp_path, progress=False)
+    assert card["seed"] == 7 and load_checkpoint(f"{model}-phantoms-s7", folder=tmp_path)
     row = json.loads((tmp_path / "results.jsonl").read_text())
     assert row["id"] == card["result_id"] and row["metrics"]["accuracy"] == card["metrics"]["accuracy"]
 
