@@ -30,7 +30,7 @@
 # connection, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import time
@@ -163,6 +163,7 @@ windows = window_partition(a_map, 4)
 print("map", tuple(a_map.shape), "-> windows", tuple(windows.shape))
 print("and back again, nothing lost:", torch.equal(window_reverse(windows, 4, 16, 16), a_map))
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · What it costs
 #
@@ -255,6 +256,7 @@ for ax, curves, title in ((axes[0], count, "counted: million multiplications"), 
     ax.minorticks_off()
     ax.legend(fontsize=11)
 plt.show()
+
 
 # %% [markdown]
 # **What this shows.** With windows the work grows in proportion to the map, everywhere faster. Compare the two ratios
@@ -408,6 +410,7 @@ print("allowed pairs of 256 in each window:", allowed.reshape(4, 4).tolist())
 print(f"masked in all: {(mask != 0).float().mean():.0%} of the pairs, computed and then thrown away")
 print("exp(-100) is below 1e-43:", torch.tensor(-100.0, dtype=torch.float64).exp().item() < 1e-43)
 
+
 # %% [markdown]
 # Only the rim has masked pairs. The mask saves nothing: masked pairs are computed like all others; it buys that every
 # window has the same size. (-100, not $-\infty$: a row that is masked as a whole would give NaN with $-\infty$. It also
@@ -489,6 +492,7 @@ plt.show()
 tissue = F.interpolate(torch.from_numpy(load("immunohistochemistry").images[0]).permute(2, 0, 1)[None] / 255.0, size=128,
                        mode="area").clamp(0, 1)[0]
 widgets.window_explorer(tissue, windows=(4, 8), queries=("7, 7", "0, 8", "15, 15"))
+
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · Patch merging: the pyramid
@@ -605,6 +609,7 @@ for height, width in ((32, 32), (64, 32), (18, 50), (6, 4)):
 # %%
 print(f"largest |difference|: notebook to package {max(g[0] for g in gaps):.1e}, package to torchvision {max(g[1] for g in gaps):.1e}")
 
+
 # %% [markdown]
 # timm agrees as well, at sizes that need no padding (`tests/parity/test_swin.py`). With padding it does not: timm rolls
 # first and pads then. **"Swin" is not one function on images whose size does not fit**; the original, torchvision and
@@ -702,6 +707,7 @@ for left in ("dark", "bright"):
         pair_images[left, right] = picture[None]
 figures.image_grid(list(pair_images.values()), columns=4, size=2.2,
                    titles=[f"{left}, {right}:\n{'alike' if left == right else 'different'}" for left, right in pair_images])
+
 
 # %% tags=["nbval-check-output"]
 def is_a_sum(net):
@@ -954,6 +960,7 @@ figures.lines_with_intervals(
     xlabel="pixels to the right", ylabel="share of answers that change", ylim=(0, 0.75),
     title=f"scanner A, {len(y)} patients, one seed each; 95% bootstrap",
 )
+
 
 # %% [markdown]
 # A move of one pixel, half of Swin's patch, changes answers as it does in the ViT with its patch of four: the finer
