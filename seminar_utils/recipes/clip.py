@@ -1,4 +1,4 @@
-"""The small CLIP, trained on the captions of the phantoms (lesson 04), and how its zero-shot answers are scored."""
+"""The small CLIP, trained on the phantoms' captions (lesson 04), and how its zero-shot answers are scored."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def zero_shot_scores(model: CLIP, tokenizer: Tokenizer, images: ImageSet, size: 
 
 
 class CaptionPretraining(Recipe):
-    """CLIP on images and captions; the factors serve to find near misses, as anyone could read them off the captions."""
+    """CLIP on images and captions; the factors, which captions say, serve to find near misses."""
 
     def train(self, model: nn.Module, sets: Sets, resume: Path, progress: bool) -> list[dict[str, float]]:
         """The plain loop of `fit_clip`; the validation phantoms' zero-shot scores join the history."""

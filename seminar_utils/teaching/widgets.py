@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import SeminarError
+from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines
 from .model_widgets import (
@@ -27,6 +28,7 @@ from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styl
 
 __all__ = [
     "DialTable",
+    "PromptTable",
     "depth_figure",
     "depth_static",
     "explore",
@@ -36,6 +38,10 @@ __all__ = [
     "patch_explorer",
     "patch_figure",
     "patch_static",
+    "prompt_figure",
+    "prompt_playground",
+    "prompt_static",
+    "prompt_table",
     "residual_explorer",
     "scanner_dial",
     "scanner_dial_figure",

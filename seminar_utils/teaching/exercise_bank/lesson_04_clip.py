@@ -163,7 +163,7 @@ EXERCISES = (
         cases=ensemble_cases,
         hints=(
             "A prompt whose feature happens to be long should not count for more than the others.",
-            "Normalise over D, average over the templates (axis 1), and the mean of unit vectors is shorter than 1.",
+            "Normalise over D, average over the templates (axis 1); the mean of unit vectors is shorter than 1.",
             "F.normalize(F.normalize(prompts, dim=-1).mean(dim=1), dim=-1)",
         ),
     ),

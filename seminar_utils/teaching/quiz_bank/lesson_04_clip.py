@@ -4,8 +4,8 @@ from .base import Option, Question
 
 QUESTIONS = (
     Question(
-        "In a batch of 64 pairs every image has to find its caption. No two captions of the batch differ in the type "
-        "of the lesion alone. What does this batch teach about the type?",
+        "In a batch of 64 pairs every image has to find its caption. No two captions of the batch differ in the "
+        "type of the lesion alone. What does this batch teach about the type?",
         (
             Option("As much as any other", "To find the right caption, all the other words are enough here."),
             Option(
@@ -65,8 +65,8 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "Zero-shot accuracy rises by several points when you try twenty wordings on the test set and report the best "
-        "one. What is wrong with the number?",
+        "Zero-shot accuracy rises by several points when you try twenty wordings on the test set and report the "
+        "best one. What is wrong with the number?",
         (
             Option(
                 "Nothing: no weight was trained", "The choice of a wording is training, with twenty candidates."
@@ -85,7 +85,8 @@ QUESTIONS = (
         (
             Option(
                 "nothing in its training captions ever depended on 'no'",
-                "A word is understood only if getting it wrong once cost something. Here it is not even in the vocabulary.",
+                "A word is understood only if getting it wrong once cost something. Here it is not even in the "
+                "vocabulary.",
                 right=True,
             ),
             Option(
