@@ -91,7 +91,8 @@ def run_recipe(name: str, recipe: Recipe, folder: Path | None, progress: bool) -
     run = {"device": row["device"], "versions": versions(), "commit": code_commit(), "history": history}
     card = {**about, **measured, **run}
     save_checkpoint(model, name, card, folder)
-    resume.unlink(missing_ok=True)
+    for file in resume.parent.glob(f"{name}.*pt"):  # a recipe of two rounds has two
+        file.unlink()
     return card
 
 

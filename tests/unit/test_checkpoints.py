@@ -100,6 +100,8 @@ def test_a_recipe_of_captions_runs_from_images_to_card(tmp_path, monkeypatch):
     assert card["metrics"].keys() == card["intervals"].keys()
     assert set(card["metrics"]) == {f"zero_shot_{name}" for name in ("place", "tone", "size", "type")}
     assert {"val_place", "val_type", "loss"} <= card["history"][0].keys()
+    assert [row["epoch"] for row in card["history"]] == [1, 2] and card["second"]["epochs"] == 1  # two rounds
+    assert not list(tmp_path.glob("*.pt"))
 
 
 @pytest.mark.parametrize("name", ["resnet_small-phantoms", "resnet_smal-phantoms-s0", "x-s-1"])
