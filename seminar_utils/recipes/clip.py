@@ -163,6 +163,6 @@ CLIP_RECIPES: dict[str, Recipe] = {
         FIRST,
         SMALL_CLIP,
         {"scanner": "AB", "n": 6000},
-        second=replace(FIRST, epochs=14, hard_share=0.8, hard_after=0, vary=("type",)),
+        second=replace(FIRST, epochs=24, hard_share=0.8, hard_after=0, vary=("type",)),
     ),
 }
