@@ -127,7 +127,7 @@ columns_right = (cosines.argmax(0) == torch.arange(8)).float().mean().item()
 print(f"images whose own caption fits best: {rows_right:.0%}; captions whose own image fits best: {columns_right:.0%}")
 
 # %% [markdown]
-# The pairs lie on the diagonal. Off the diagonal the numbers are not all alike: two captions that share most of their
+# The pairs lie on the diagonal, and most of them stand out. Off the diagonal the numbers are not all alike: two captions that share most of their
 # words get similar numbers. Nobody told the network what a "place" or a "tone" is. This lesson builds the two towers
 # and the loss, and asks **what in the data makes a word be learnt, and what does not.**
 
@@ -136,8 +136,8 @@ print(f"images whose own caption fits best: {rows_right:.0%}; captions whose own
 #
 # An *image tower* turns an image into a vector, a *text tower* turns a caption into a vector of the same length.
 # Our image tower is a small ViT (lesson 02) behind a few 3x3 convolutions; the paper used ResNets and ViTs. The text
-# tower is a transformer too, with one restriction that the paper took over from language models: a token may look at
-# itself and **back**, never ahead (section 2.4). First the words become numbers.
+# tower is a transformer too, with one restriction, as in language models: a token may look at itself and **back**, never
+# ahead (section 2.4: to leave the door open for language modelling). First the words become numbers.
 
 # %% tags=["nbval-check-output"]
 caption = "a small dark ring-shaped lesion in the upper left of the organ, scanner A"
@@ -298,6 +298,9 @@ for when in ("before", "after"):
         used.append(log_scale.exp().item())
     print(f"clamp {when:6s} the step: the factor that a checkpoint would hold goes up to {max(used):.1f}")
 print("the package's clamp, applied after each step:", clamp_logit_scale.__doc__.split(";")[0])
+
+# %% [markdown]
+# Clamped before the step, the factor that is stored, and that everybody uses afterwards, lies above the limit.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="The centre of the lesson. Before the table is shown let the class guess: in a random batch of 64, how many pairs of captions differ in the type and in nothing else?"
 # ## 4 · Negatives decide what is learnt
@@ -645,9 +648,9 @@ for name in ("size", "type"):
 
 # %% [markdown]
 # A prompt moves the *text* vector. The shift has moved the *image* vectors. Words can only help if the network has
-# learnt how images of that scanner look, and then only by choosing among directions it has. The robustness of the large
-# CLIP comes from its 400 million pairs, not from the loss: the paper says so of the data (section 3.3), and later work
-# measured it ([2205.01397](https://arxiv.org/abs/2205.01397)).
+# learnt how images of that scanner look, and then only by choosing among directions it has. The large CLIP is much more
+# robust than ours; the paper leaves open why (section 3.3), and later work found that it is its data and not its loss
+# ([2205.01397](https://arxiv.org/abs/2205.01397)).
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Each of these has been seen in a real project with a large CLIP. The negation is the one that surprises clinicians: reports are full of 'no evidence of'."
 # ## 8 · Failure cases
@@ -795,7 +798,7 @@ figures.grouped_bars(
 #    reports *contrast*, not what is there.
 # 4. **What would a few labels do?** Fit the probe of part 6 before anybody argues about prompts.
 # 5. **Another scanner, another hospital?** Measure it. A sentence in the prompt does not adapt an image encoder; lesson 14
-#    (test-time prompt tuning) comes back to this.
+#    learns prompts, and comes back to this.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 11 · Quiz, claims, reading, poster
