@@ -537,7 +537,7 @@ for ax, name in zip(axes, TEMPLATES):
     ax.set_xticks(SIZE["labels"][::2], SIZE["labels"][::2])
     ax.minorticks_off()
 axes[0].set_ylabel("balanced accuracy")
-axes[0].legend(fontsize=10, loc="lower right")
+axes[1].legend(fontsize=10, loc="lower right")
 plt.show()
 
 # %% [markdown]
@@ -678,8 +678,8 @@ with torch.no_grad():
         print(f"{sentence!r:32s} bright among the best {top}: {share:4.0%}   {'(' + told + ')' if told else ''}")
 
 # %% [markdown]
-# "No bright lesion" finds what "a bright lesion" finds, or something arbitrary; in no case what a reader would mean. The word was never in a
-# caption, so no contrast ever paid for it. Large CLIPs know the word and fail all the same: in their captions it
+# "No bright lesion" finds what "a bright lesion" finds: the opposite of what a reader would mean. The word "no" was never in
+# a caption, so no contrast ever paid for it; and a contradiction, "a dark bright lesion", gets an answer like any other. Large CLIPs know the word and fail all the same: in their captions it
 # hardly ever decides which image is meant ([2501.09425](https://arxiv.org/abs/2501.09425)).
 #
 # **Counting, word order, spelling.** How far does the text vector move when we say something else?
