@@ -77,7 +77,7 @@ figures.use_course_style()
 store = ResultsStore()
 print("profile:", profile())
 
-# %% [markdown] slideshow={"slide_type": "slide"} notes="Show the matrix before saying what CLIP is. Ask: which numbers should be large? Then: is it enough that every row is right? The two white blocks of near misses are worth three minutes."
+# %% [markdown] slideshow={"slide_type": "slide"} notes="Show the matrix before saying what CLIP is. Ask: which numbers should be large? Then: is it enough that every row is right? Look for the pairs off the diagonal that are large too, and for what their captions share."
 # ## 1 · The question, in a picture
 #
 # A classifier needs a list of classes before the first image is labelled. A radiologist's report has no such list: it
@@ -127,9 +127,10 @@ columns_right = (cosines.argmax(0) == torch.arange(8)).float().mean().item()
 print(f"images whose own caption fits best: {rows_right:.0%}; captions whose own image fits best: {columns_right:.0%}")
 
 # %% [markdown]
-# The pairs lie on the diagonal, and most of them stand out. Off the diagonal the numbers are not all alike: two captions that share most of their
-# words get similar numbers. Nobody told the network what a "place" or a "tone" is. This lesson builds the two towers
-# and the loss, and asks **what in the data makes a word be learnt, and what does not.**
+# The pairs lie on the diagonal, and most of them stand out. Off the diagonal the numbers are not all alike: two
+# captions that share most of their words get similar numbers. Nobody told the network what a "place" or a "tone" is.
+# This lesson builds the two towers and the loss, and asks **what in the data makes a word be learnt, and what does
+# not.**
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Two towers, one space
@@ -331,10 +332,10 @@ for name in factors:
     print(f"{name:8s} {np.mean(counts):5.1f} of {pairs} pairs differ in it alone (from {min(counts)} to {max(counts)})")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Does it matter? Compute what a batch **pays** for learning a factor. Imagine an observer that knows some factors perfectly
-# and nothing else: its logit for a caption is large when all the known factors agree with the image. Its loss with the
-# type, minus its loss without, is the whole reward there is for learning the type next. (Identical captions occur in a
-# batch and nobody can tell those apart, so even for one who knows everything the loss is not zero.)
+# Does it matter? Compute what a batch **pays** for learning a factor. Imagine an observer that knows some factors
+# perfectly and nothing else: its logit for a caption is large when all the known factors agree with the image. By how much
+# its loss falls when it knows the type as well is the whole reward there is for learning the type next. (Identical captions
+# occur in a batch and nobody can tell those apart, so even for one who knows everything the loss is not zero.)
 
 # %%
 def observers_loss(rows, known):
@@ -369,13 +370,13 @@ figure.axes[0].set_xticks(range(len(STAGES)), list(STAGES))
 figure
 
 # %% [markdown]
-# At the start a random batch pays for the type as much as for the place, which has as many values. So the *images* decide
-# what comes first: where a lesion lies is written in large letters, its outline is a few pixels. But with each easy factor
-# that is learnt, the captions that still have to be told apart become fewer, and the pay for the type falls, just
-# when its turn would come. Larger batches hold more coincidences and pay more: one reason for the paper's 32,768 pairs. A
-# batch of near misses, in groups whose captions differ in the type alone, pays the full price at every stage. It costs
-# nothing but choosing who sits beside whom, and the choice reads the **captions** only. The long run below used such
-# batches for tone, size and type, and in a second round for the type alone.
+# At the start a random batch pays for the type as much as for the place, which has as many values. So the *images*
+# decide what comes first: where a lesion lies is written in large letters, its outline is a few pixels. But with each
+# easy factor that is learnt, the captions that still have to be told apart become fewer, and the pay for the type
+# falls, just when its turn would come. Larger batches hold more coincidences and pay more: one reason why large ones
+# help (the paper's has 32,768 pairs). A batch of near misses, in groups whose captions differ in the type alone, pays the full price at every
+# stage. It costs nothing but choosing who sits beside whom, and the choice reads the **captions** only. The long run
+# below used such batches for tone, size and type, and in a second round for the type alone.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 5 · Train it, live
@@ -412,7 +413,7 @@ for (name, words), style in zip(WORDS.items(), ("-o", "--s", "-.^", ":D")):
 ax.axvline(setting["epochs"] + 0.5, color="#777777", linestyle=":", linewidth=1.5)
 ax.annotate("second round", (setting["epochs"] + 0.7, 0.03), fontsize=10)
 ax.set(xlabel="epoch", ylabel="zero-shot balanced accuracy", ylim=(0, 1.05), title="when each word is learnt, validation phantoms")
-ax.legend(fontsize=10)
+ax.legend(fontsize=10, loc="lower right", bbox_to_anchor=(1, 0.1))
 plt.show()
 for name, words in WORDS.items():
     half = (1 + 1 / len(words)) / 2
@@ -421,10 +422,10 @@ for name, words in WORDS.items():
           + f"; at the end {history[-1][f'val_{name}']:.2f}")
 
 # %% [markdown]
-# One word after another, with plateaus between. The place comes first and the type last, in both runs; what lies between
-# need not have the same order in the two, and here only the random start and some settings differ. Had the long run been
-# stopped where its type is still flat, its curve would have "shown" that CLIP cannot see shapes. A plateau says that nothing has
-# been learnt *yet*.
+# One word after another, with plateaus between. The place comes first and the type last, in both runs; what lies
+# between need not have the same order in the two, and here only the random start and some settings differ. Had the long
+# run been stopped where its type is still flat, its curve would have "shown" that CLIP cannot see shapes. A plateau
+# says that nothing has been learnt *yet*.
 #
 # **What this does not show.** That the near misses did it. For that the same long run without them would be needed, with
 # several seeds; it was not made. Part 4 says why they should help, and it is an argument, not a measurement of training.
@@ -543,9 +544,9 @@ plt.show()
 # %% [markdown]
 # **What this shows.** Where the dashed line lies above the probe's curve, the words were worth more than that many
 # labels. For the type that is a few dozen; then the curve passes it: the information was in the features, and the
-# *sentence* did not point at it quite right. **What it does not show.** The captions of the training set named these very words. "Zero-shot"
-# means that no label was given for this task, not that the concept was new. And the probe's strength was chosen on the
-# whole validation split, which favours the probe where labels are few.
+# *sentence* did not point at it quite right. **What it does not show.** The captions of the training set named these
+# very words. "Zero-shot" means that no label was given for this task, not that the concept was new. And the probe's
+# strength was chosen on the whole validation split, which favours the probe where labels are few.
 
 # %% [markdown] slideshow={"slide_type": "subslide"} notes="Let the class vote for the best wording before the bars are shown. The point is not who is right but that there is a spread at all, and that it can only be seen with labels."
 # **Wording matters.** The same question about the type in several wordings. Some use words that the tokenizer never saw
@@ -590,10 +591,11 @@ plt.show()
 # The network did not change, the question did not change, the number did. So a zero-shot number without its wording is
 # not a result; and the *best* of several wordings, chosen on the test set, is a number that was trained on the test set.
 #
-# The ensemble needs no choice, but it is no free gift: for the type it is worse than the short sentence, and the interval
-# excludes zero. Look at "a small ..." for a possible reason: a sentence that also says other things, wrong for most
-# images, is a worse question about the type, and the ensemble averages such sentences. (A guess; we tested no remedy.) For the
-# size the validation line above said the contrary. In the paper the eighty templates differ in style and name nothing else.
+# The ensemble needs no choice, but it is no free gift: for the type it is worse than the short sentence, and the
+# interval excludes zero. Look at "a small ..." for a possible reason: a sentence that also says other things, wrong for
+# most images, is a worse question about the type, and the ensemble averages such sentences. (A guess; we tested no
+# remedy.) For the size the validation line above said the contrary. In the paper the eighty templates differ in style
+# and name nothing else.
 #
 # Try it: choose the words, see which image fits (without a kernel: a grid of some sentences).
 
@@ -661,7 +663,7 @@ for name in ("size", "type"):
 # robust than ours; the paper leaves open why (section 3.3), and later work found that it is its data and not its loss
 # ([2205.01397](https://arxiv.org/abs/2205.01397)).
 
-# %% [markdown] slideshow={"slide_type": "slide"} notes="Each of these has been seen in a real project with a large CLIP. The negation is the one that surprises clinicians: reports are full of 'no evidence of'."
+# %% [markdown] slideshow={"slide_type": "slide"} notes="The negation is the one to dwell on: reports are full of 'no evidence of'. Let the class guess before running it."
 # ## 8 · Failure cases
 #
 # **Negation.** A report says "no bright lesion". Rank the images by how well a sentence fits, and look at the tone of
@@ -687,9 +689,10 @@ with torch.no_grad():
         print(f"{sentence!r:32s} bright among the best {top}: {share:4.0%}   {'(' + told + ')' if told else ''}")
 
 # %% [markdown]
-# "No bright lesion" finds what "a bright lesion" finds: the opposite of what a reader would mean. The word "no" was never in
-# a caption, so no contrast ever paid for it; and a contradiction, "a dark bright lesion", gets an answer like any other. Large CLIPs know the word and fail all the same: in their captions it
-# hardly ever decides which image is meant ([2501.09425](https://arxiv.org/abs/2501.09425)).
+# "No bright lesion" finds what "a bright lesion" finds: the opposite of what a reader would mean. The word "no" was
+# never in a caption, so no contrast ever paid for it; and a contradiction, "a dark bright lesion", gets an answer like
+# any other. Large CLIPs know the word and fail all the same: in their captions it hardly ever decides which image is
+# meant ([2501.09425](https://arxiv.org/abs/2501.09425)).
 #
 # **Counting, word order, spelling.** How far does the text vector move when we say something else?
 
@@ -709,9 +712,9 @@ with torch.no_grad(), warnings.catch_warnings():
         print(f"{what:30s} cosine {(one @ other).item():+.2f}   {pair[0]!r} and {pair[1]!r}")
 
 # %% [markdown]
-# An unknown synonym lies about as far away as another type does, and "circular" and "triangular" are the same vector: one token stands for all that is unknown. The model gives no hint; the
-# *tokenizer* warns. **A warning is worth more than a score**: treat it as an error in anything that meets patients
-# (`WordTokenizer(..., unknown="error")`).
+# An unknown synonym lies about as far away as another type does, and "circular" and "triangular" are the same vector:
+# one token stands for all that is unknown. The model gives no hint; the *tokenizer* warns. **A warning is worth more
+# than a score**: treat it as an error in anything that meets patients (`WordTokenizer(..., unknown="error")`).
 #
 # **Too long, and empty.** A caption longer than the context is cut, with a warning or with an error, as you choose. An
 # empty list of prompts is refused.
@@ -777,10 +780,11 @@ figures.grouped_bars(
 )
 
 # %% [markdown]
-# The first bar is not higher than the other two; with few labels it looks lower, with a wide interval. Features learnt on
-# phantoms are made for a dark or bright spot in a quarter of an organ, and bring **nothing** to chest X-rays that pixels
-# do not have. A good zero-shot number at home says nothing about transfer. A CLIP of radiographs and their reports would be
-# another matter (ConVIRT, [2010.00747](https://arxiv.org/abs/2010.00747), came before CLIP and did just that).
+# The first bar is not higher than the other two; with few labels it looks lower, with a wide interval. Features learnt
+# on phantoms are made for a dark or bright spot in a quarter of an organ, and bring **nothing** to chest X-rays that
+# pixels do not have. A good zero-shot number at home says nothing about transfer. A CLIP of radiographs and their
+# reports would be another matter (ConVIRT, [2010.00747](https://arxiv.org/abs/2010.00747), came before CLIP and did
+# just that).
 #
 # **The official checkpoints.** OpenAI released ResNets and ViT-B/32, B/16, L/14 (and L/14 at 336 pixels), trained on 400
 # million pairs that were never published; open_clip retrained them on LAION's public pairs. The package has the two
@@ -826,14 +830,14 @@ quiz("04_clip")
 # | "Zero-shot CLIP is much more robust to natural distribution shift" (section 3.3) | not reproduced, nor to be expected: two scanners are no internet (part 7) |
 # | "A batch of 32,768 pairs" (section 2.5) | not at this scale; what a batch must contain is shown in part 4 |
 #
-# **Read further.** Zhang et al. 2020, ConVIRT ([2010.00747](https://arxiv.org/abs/2010.00747)): the same loss on radiographs and
-# reports, a year earlier. Zhai et al. 2023, SigLIP ([2303.15343](https://arxiv.org/abs/2303.15343)): a sigmoid for every pair, so
-# that a batch need not be huge. Yuksekgonul et al. 2023 ([2210.01936](https://arxiv.org/abs/2210.01936)): CLIPs read
-# captions like bags of words, and hard negatives help. Fang et al. 2022 ([2205.01397](https://arxiv.org/abs/2205.01397)): the
-# robustness comes from the data.
+# **Read further.** Zhang et al. 2020, ConVIRT ([2010.00747](https://arxiv.org/abs/2010.00747)): the same loss on
+# radiographs and reports, a year earlier. Zhai et al. 2023, SigLIP ([2303.15343](https://arxiv.org/abs/2303.15343)): a
+# sigmoid for every pair, so that a batch need not be huge. Yuksekgonul et al. 2023
+# ([2210.01936](https://arxiv.org/abs/2210.01936)): CLIPs read captions like bags of words, and hard negatives help.
+# Fang et al. 2022 ([2205.01397](https://arxiv.org/abs/2205.01397)): the robustness comes from the data.
 #
-# **For your poster.** The bars of part 4 (what a batch pays for) beside the curve of part 5 (when it is learnt). Rows of the
-# other parts: `seminar results --where experiment=clip.zero_shot`, `clip.wording`, `clip.scanner`.
+# **For your poster.** The bars of part 4 (what a batch pays for) beside the curve of part 5 (when it is learnt). Rows
+# of the other parts: `seminar results --where experiment=clip.zero_shot`, `clip.wording`, `clip.scanner`.
 
 # %%
 progress()
