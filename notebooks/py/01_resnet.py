@@ -32,7 +32,7 @@
 # network connection, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 4 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy

@@ -988,6 +988,7 @@ for condition, row in xray_rows.items():
     print(f"{condition:15s} ViT {m['vit_tiny']:.3f}, ResNet {m['resnet_small']:.3f}, difference {100 * m['difference']:+5.1f} points "
           f"[{100 * low:+5.1f}, {100 * high:+5.1f}]; changed answers {m['vit_tiny_changed']:.1%}, {m['resnet_small_changed']:.1%}")
 
+
 # %%
 def over_images(row, name):
     """The value of one network in a row with its bootstrap interval."""

@@ -30,12 +30,14 @@ def measure(
     order: str = "iid",
     params: Mapping[str, Any] | None = None,
     store: ResultsStore | None = None,
+    results: dict[tuple[str, int], StreamResult] | None = None,
 ) -> list[Row]:
     """Run every method on every seed's model over the same stream; one row of the store a run.
 
     Args: experiment: its name in the store; methods: name -> builder of an adapter from a model;
     models: training seed -> model (the seed also orders the stream); x (N, C, H, W), labels (N,): what
-    the clinic sends. params: said in the row beside method, batch_size, order and the number of images.
+    the clinic sends. params: said in the row beside method, batch_size, order and the number of images;
+    results: takes in what each run said, by (method, seed), for pictures of a stream.
     Each row holds the metrics of `summary` and the harm rate against the source model on that stream.
     """
     store = store or ResultsStore()
@@ -51,6 +53,8 @@ def measure(
         for name, build in methods.items():
             result, seconds = source if build is Source else run(build)
             about = {"method": name, "batch_size": batch_size, "order": order, "images": len(result.labels)}
+            if results is not None:
+                results[name, seed] = result
             harm = harm_rate(result.labels, source[0].predictions, result.predictions)
             metrics = {**result.metrics(), "harm": harm}
             told = {**about, **(params or {})}

@@ -146,6 +146,33 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)  # (B, D, H/p, W/p) -> (B, N, D)
 
 
+class ConvStem(nn.Module):
+    """Patches by overlapping convolutions of stride 2, one for each halving (Xiao et al., arXiv 2106.14881).
+
+    GroupNorm between them, so that a slow copy of the network needs no statistics of its own. `proj`, the first
+    convolution, is what reads the image. Raises SeminarError for a patch that is no power of 2 from 2 on.
+    """
+
+    def __init__(self, patch_size: int, in_chans: int, dim: int):
+        super().__init__()
+        halvings = patch_size.bit_length() - 1
+        if patch_size != 2**halvings or halvings < 1 or dim % 2**halvings:
+            raise SeminarError(
+                f"a convolutional stem halves the image: the patch is a power of 2 that divides the width, got "
+                f"patch {patch_size} and width {dim}"
+            )
+        widths = [dim // 2 ** (halvings - i) for i in range(1, halvings + 1)]
+        self.proj = nn.Conv2d(in_chans, widths[0], 3, stride=2, padding=1)
+        layers: list[nn.Module] = []
+        for before, after in zip(widths[:-1], widths[1:]):
+            layers += [nn.GroupNorm(1, before), nn.GELU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
+        self.rest = nn.Sequential(*layers, nn.GroupNorm(1, dim), nn.GELU(), nn.Conv2d(dim, dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> tokens (B, N, D), row by row."""
+        return self.rest(self.proj(x)).flatten(2).transpose(1, 2)  # (B, D, H/p, W/p) -> (B, N, D)
+
+
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of every pixel of a map (B, C, H, W)."""
 

@@ -26,7 +26,8 @@ class DINOHead(nn.Module):
 
     Output k is g_k times the cosine of the bottleneck and prototype k (appendix C). `norm_last_layer` fixes
     g at 1, which the paper recommends for stability. The official checkpoints' `last_layer.weight_g` and
-    `weight_v` load although torch's new weight norm names them otherwise.
+    `weight_v` load although torch's new weight norm names them otherwise. `use_bn`, an option of the official
+    code, puts BatchNorm into the MLP: it pulls apart images that a small ViT sees as nearly the same at first.
     """
 
     def __init__(
@@ -37,16 +38,19 @@ class DINOHead(nn.Module):
         bottleneck_dim: int = 256,
         num_layers: int = 3,
         norm_last_layer: bool = True,
+        use_bn: bool = False,
     ):
         super().__init__()
-        widths = [in_dim, *[hidden_dim] * (num_layers - 1), bottleneck_dim]
+        widths = [in_dim, *[hidden_dim] * (num_layers - 1)]
         layers = []
         for before, after in zip(widths[:-1], widths[1:]):
-            layers += [nn.Linear(before, after), nn.GELU()]
-        self.mlp = nn.Sequential(*layers[:-1]) if num_layers > 1 else layers[0]
-        for layer in layers[::2]:
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+            layers += [nn.Linear(before, after), *([nn.BatchNorm1d(after)] if use_bn else []), nn.GELU()]
+        layers.append(nn.Linear(widths[-1], bottleneck_dim))
+        self.mlp = nn.Sequential(*layers) if num_layers > 1 else layers[0]
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
         self.last_layer = weight_norm(nn.Linear(bottleneck_dim, out_dim, bias=False))
         lengths = self.last_layer.parametrizations.weight.original0  # g (K, 1)
         lengths.data.fill_(1)

@@ -64,6 +64,17 @@ def memory_mb(process: psutil.Process | None) -> float:
     return total / 1e6
 
 
+def cpu_seconds(process: psutil.Process | None) -> float:
+    """Processor time that a process and its living descendants have used; 0 when it is gone."""
+    total = 0.0
+    for member in family(process):
+        try:
+            total += sum(member.cpu_times()[:2])  # user and system
+        except psutil.Error:
+            pass
+    return total
+
+
 def kill_tree(process: psutil.Process | None) -> None:
     """End a process and its descendants now; returns within seconds."""
     members = family(process)

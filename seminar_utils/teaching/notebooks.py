@@ -143,7 +143,8 @@ def build(name: str, folder: Path | None = None, limits: Limits | None = None, o
                 f"py/{name}.py was changed while it was executed: nothing is written, build it again"
             )
         keep()
-    minutes = steady_minutes(recorded(folder, name).get("minutes"), outcome.seconds / 60)
+    seconds = min(outcome.seconds, outcome.cpu_seconds)  # waiting for other programs is not the lesson's time
+    minutes = steady_minutes(recorded(folder, name).get("minutes"), seconds / 60)
     for number, (cell, digest) in enumerate(zip(code_cells(notebook), source_hashes(notebook)), 1):
         clean_cell(cell, number)
         cell.metadata["seminar"] = {"source_hash": digest}

@@ -22,7 +22,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from .kernels import SHUTDOWN_SECONDS, OwnKernel, kernel_env, kill_tree, memory_mb
+from .kernels import SHUTDOWN_SECONDS, OwnKernel, cpu_seconds, kernel_env, kill_tree, memory_mb
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 POLL_SECONDS = 0.2
@@ -47,7 +47,10 @@ LIMITS = {
 
 @dataclass
 class Outcome:
-    """What came of one notebook: `error` is empty when every cell ran; `cell_source` is the one that failed."""
+    """What came of one notebook: `error` is empty when every cell ran; `cell_source` is the one that failed.
+
+    `seconds` on the clock, `cpu_seconds` of the kernel and its children on all cores.
+    """
 
     name: str
     seconds: float = 0.0
@@ -55,6 +58,7 @@ class Outcome:
     error: str = ""
     cell: int = 0
     cell_source: str = ""
+    cpu_seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -102,7 +106,7 @@ class _Run:
         self.last_words = ""
         self.too_long = False
         self.cell, self.cell_index = 0, 0
-        self.seconds, self.peak = 0.0, 0.0
+        self.seconds, self.peak, self.cpu = 0.0, 0.0, 0.0
 
     def watch(self, on_tick: Callable[[], None] | None) -> None:
         """Run the notebook to its end or its limit; on Ctrl-C stop the kernel first."""
@@ -114,6 +118,7 @@ class _Run:
                 thread.join(POLL_SECONDS)
                 self.seconds = time.monotonic() - started
                 self.peak = max(self.peak, memory_mb(self.kernel))
+                self.cpu = max(self.cpu, cpu_seconds(self.kernel))
                 self.too_long = thread.is_alive() and self.seconds > self.limits.notebook
                 if on_tick:
                     on_tick()
@@ -179,9 +184,9 @@ class _Run:
     def outcome(self, name: str, attempt: int) -> Outcome:
         """What the caller gets to know."""
         if self.ended_well:
-            return Outcome(name, self.seconds, self.peak, cell=self.cell)
+            return Outcome(name, self.seconds, self.peak, cell=self.cell, cpu_seconds=self.cpu)
         source = self.notebook.cells[self.cell_index].source if self.cell else ""
-        return Outcome(name, self.seconds, self.peak, self._explain(attempt), self.cell, source)
+        return Outcome(name, self.seconds, self.peak, self._explain(attempt), self.cell, source, self.cpu)
 
     def _explain(self, attempt: int) -> str:
         problem = self.problem

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import SeminarError
+from .attention_widgets import class_attention, head_explorer, head_figure, head_grid
 from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines
@@ -28,6 +29,7 @@ from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styl
 
 __all__ = [
     "DialTable",
+    "class_attention",
     "PromptTable",
     "depth_figure",
     "depth_static",
@@ -35,6 +37,9 @@ __all__ = [
     "failure_explorer",
     "failure_figure",
     "failure_grid",
+    "head_explorer",
+    "head_figure",
+    "head_grid",
     "patch_explorer",
     "patch_figure",
     "patch_static",

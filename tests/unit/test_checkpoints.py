@@ -54,7 +54,9 @@ def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
     read = getattr(model, card.get("method", "forward"))  # CLIP's forward wants captions, too
     returned = read(torch.rand(2, channels, size, size))
     returned = returned if isinstance(returned, tuple) else (returned,)
-    expected = card.get("outputs", [[len(card["class_names"])]])  # without the batch; [] is one number
+    encoder = card["model_args"].get("num_classes") == 0  # without a classifier
+    width = model.num_features if encoder else len(card["class_names"])
+    expected = card.get("outputs", [[width]])  # without the batch; [] is one number
     assert [list(part.shape) for part in returned] == [[2, *shape] if shape else [] for shape in expected]
     assert {"command", "seed", "data", "metrics", "intervals", "sha256", "licence", "commit"} <= card.keys()
     assert card["intervals"] and card["intervals"].keys() <= card["metrics"].keys()

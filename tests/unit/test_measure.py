@@ -35,6 +35,16 @@ def test_one_row_for_each_method_and_seed_is_in_the_store(runs):
     assert low <= rows[0]["metrics"]["balanced_accuracy"] <= high
 
 
+def test_what_a_run_said_can_be_kept(runs):
+    _, rows, (models, x, y) = runs
+    said = {}
+    again = measure("try", {"source": Source, "bn": BatchNormAdapt}, models, x, y, store=runs[0], results=said)
+    assert set(said) == {(method, seed) for method in ("source", "bn") for seed in range(3)}
+    for row in again:
+        result = said[row["params"]["method"], row["seed"]]
+        assert result.metrics()["accuracy"] == row["metrics"]["accuracy"]
+
+
 def test_summaries_pair_by_seed(runs):
     _, rows, _ = runs
     table, difference = summarise(rows), gain(rows, over="source", of="bn")
