@@ -14,11 +14,12 @@ from typing import Any
 
 from ..runtime import SeminarError, profile, unknown_name
 from .base import SEEDS, Recipe, run_recipe
+from .mae import MAE
 from .supervised import SUPERVISED
 
 __all__ = ["RECIPES", "Recipe", "list_recipes", "parse_name", "pretrain"]
 
-RECIPES: dict[str, Recipe] = {**SUPERVISED}
+RECIPES: dict[str, Recipe] = {**SUPERVISED, **MAE}
 
 
 def list_recipes() -> list[str]:

@@ -50,17 +50,22 @@ def test_damaged_missing_and_unknown_files_are_told(stored):
 def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
     model, card = load_checkpoint(name), checkpoint_card(name)
     size, channels = card["size"], card["model_args"]["in_chans"]
-    assert model(torch.rand(2, channels, size, size)).shape == (2, len(card["class_names"]))
+    returned = model(torch.rand(2, channels, size, size))
+    returned = returned if isinstance(returned, tuple) else (returned,)
+    expected = card.get("outputs", [[len(card["class_names"])]])  # without the batch; [] is one number
+    assert [list(part.shape) for part in returned] == [[2, *shape] if shape else [] for shape in expected]
     assert {"command", "seed", "data", "metrics", "intervals", "sha256", "licence", "commit"} <= card.keys()
-    low, high = card["intervals"]["balanced_accuracy"]
-    assert low <= card["metrics"]["balanced_accuracy"] <= high
+    assert card["intervals"] and card["intervals"].keys() <= card["metrics"].keys()
+    for metric, (low, high) in card["intervals"].items():
+        assert low <= card["metrics"][metric] <= high
 
 
 def test_the_promised_checkpoints_ship_and_stay_small():
     promised = {f"resnet_small-{data}-s{seed}" for data in ("phantoms", "pneumoniamnist") for seed in range(3)}
     promised |= {"vit_tiny-phantoms-s0", "vit_tiny-pneumoniamnist-s0"}
+    promised |= {"mae_tiny-phantoms-s0", "mae_tiny-pneumoniamnist-s0"}
     assert promised <= set(list_checkpoints())
-    assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 7 * 2**20
+    assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 14 * 2**20
 
 
 @pytest.mark.parametrize("name", [n for n in list_checkpoints() if "phantoms" in n])
@@ -80,6 +85,16 @@ def test_a_recipe_runs_from_images_to_card(tmp_path, monkeypatch):
     assert card["seed"] == 7 and load_checkpoint("resnet_small-phantoms-s7", folder=tmp_path)
     row = json.loads((tmp_path / "results.jsonl").read_text())
     assert row["id"] == card["result_id"] and row["metrics"]["accuracy"] == card["metrics"]["accuracy"]
+
+
+def test_a_recipe_without_labels_runs_from_images_to_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
+    monkeypatch.setenv("SEMINAR_RESULTS", str(tmp_path / "results.jsonl"))
+    card = recipes.pretrain("mae_tiny-phantoms-s1", folder=tmp_path, progress=False)
+    model = load_checkpoint("mae_tiny-phantoms-s1", folder=tmp_path)
+    loss, pred, mask = model(torch.rand(2, 1, 32, 32))
+    assert [[], list(pred.shape[1:]), list(mask.shape[1:])] == card["outputs"]
+    assert card["metrics"].keys() == card["intervals"].keys() and "knn_balanced_accuracy" in card["metrics"]
 
 
 @pytest.mark.parametrize("name", ["resnet_small-phantoms", "resnet_smal-phantoms-s0", "x-s-1"])
