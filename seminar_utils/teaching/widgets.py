@@ -15,6 +15,7 @@ import numpy as np
 from ..runtime import SeminarError
 from .explore import explore
 from .figures import draw_lines
+from .mae_widgets import mask_explorer, mask_figure, mask_static, mask_table
 from .model_widgets import (
     depth_figure,
     depth_static,
@@ -33,6 +34,10 @@ __all__ = [
     "failure_explorer",
     "failure_figure",
     "failure_grid",
+    "mask_explorer",
+    "mask_figure",
+    "mask_static",
+    "mask_table",
     "patch_explorer",
     "patch_figure",
     "patch_static",
