@@ -77,13 +77,16 @@ Start = tuple[Callable[[int], nn.Module], float]  # seed -> a model with a fresh
 def starting_points(mae: nn.Module, num_classes: int, **arguments: Any) -> dict[str, Start]:
     """MAE's encoder and the same network with random weights; `arguments`: of the untrained `mae_tiny`."""
 
-    def pretrained(seed: int) -> nn.Module:
+    def with_head(mae: nn.Module, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # the head
+            torch.manual_seed(seed)
             return encoder_of(mae, num_classes)
 
+    def pretrained(seed: int) -> nn.Module:
+        return with_head(mae, seed)
+
     def scratch(seed: int) -> nn.Module:
-        return encoder_of(untrained(seed, **arguments), num_classes)
+        return with_head(untrained(seed, **arguments), seed)
 
     return {"random init": (scratch, 1.0), "MAE": (pretrained, LAYER_DECAY)}
 

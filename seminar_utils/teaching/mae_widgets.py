@@ -39,7 +39,7 @@ def mask_table(model: MaskedAutoencoder, image: Tensor, ratios: Sequence[float],
     noise = torch.rand(1, model.grid**2, generator=torch.Generator().manual_seed(seed))
     table = {}
     for ratio in ratios:
-        seen = model.reconstruct(image[None], ratio, noise)
+        seen = model.reconstruct(image[None], ratio, noise, fill=1.0)
         square = (seen.painted - image[None]).square().mean(dim=1)[0]  # (H, W)
         p, grid = model.patch_size, model.grid
         hidden = seen.mask.view(grid, grid).repeat_interleave(p, 0).repeat_interleave(p, 1).bool()  # (H, W)
