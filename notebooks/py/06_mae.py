@@ -67,7 +67,7 @@ from seminar_utils.teaching.golden import golden
 SIZE = by_profile(
     smoke=dict(images=64, train=160, sides=(32, 64), repeats=1, live=64, epochs=1, seeds=(0, 1), steps={0.2: 3}, boot=50,
                strengths=(0.0, 0.7), real=64, real_train=128, table=False),
-    cpu=dict(images=500, train=1500, sides=(32, 64, 96), repeats=3, live=1024, epochs=8, seeds=(0, 1, 2), steps={0.1: 80},
+    cpu=dict(images=500, train=1500, sides=(32, 64, 96), repeats=2, live=1024, epochs=8, seeds=(0, 1, 2), steps={0.1: 80},
              boot=300, strengths=(0.0, 0.35, 0.7, 1.0), real=624, real_train=4708, table=False),
     gpu=dict(images=2000, train=6000, sides=(32, 64, 96, 128), repeats=5, live=6000, epochs=40, seeds=(0, 1, 2),
              steps={0.01: 100, 0.1: 400, 1.0: 2000}, boot=1000, strengths=(0.0, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0), real=624,
@@ -227,11 +227,11 @@ def seconds_for(blocks, tokens, repeats):
 costs = {}
 for side in SIZE["sides"]:
     n = (side // 4) ** 2
-    times = {share: seconds_for(tiny.blocks, torch.randn(16, 1 + k, 96), SIZE["repeats"])
+    times = {share: seconds_for(tiny.blocks, torch.randn(8, 1 + k, 96), SIZE["repeats"])
              for share, k in (("all", n), ("a quarter", num_visible(n, 0.75)))}
-    decoder = seconds_for(tiny.decoder_blocks, torch.randn(16, 1 + n, 64), SIZE["repeats"])
+    decoder = seconds_for(tiny.decoder_blocks, torch.randn(8, 1 + n, 64), SIZE["repeats"])
     costs[side] = times["all"] / times["a quarter"]
-    store.append("mae.cost", {"side": side, "tokens": n, "batch": 16},
+    store.append("mae.cost", {"side": side, "tokens": n, "batch": 8},
                  {"all": times["all"], "quarter": times["a quarter"], "decoder": decoder}, seed=0)
     print(f"{side:3d} pixels, {n:4d} patches: all {1000 * times['all']:6.1f} ms, a quarter {1000 * times['a quarter']:6.1f} ms: "
           f"{costs[side]:.1f} times; the small decoder, on all of them, {1000 * decoder:6.1f} ms")

@@ -27,7 +27,7 @@ from ..pretraining.supervised import TrainConfig, build_optimizer, learning_rate
 from .supervised import random_shift
 
 EXPERIMENT = "mae.table"
-STEPS = {0.01: 100, 0.1: 200, 1.0: 400}  # of fine-tuning, by the share of the labels
+STEPS = {0.01: 100, 0.1: 150, 1.0: 200}  # of fine-tuning, by the share of the labels
 LAYER_DECAY = 0.75  # for pre-trained weights; from scratch every layer has to learn at the full rate
 
 
@@ -134,12 +134,16 @@ def measure_table(store: ResultsStore | None = None) -> list[Row]:
     """All rows of the table: raw pixels, random weights and MAE on PneumoniaMNIST, three seeds."""
     mae = load_checkpoint("mae_tiny-pneumoniamnist-s0")
     sets = {split: load("pneumoniamnist", split) for split in ("train", "val", "test")}
-    classes, about = len(sets["test"].class_names), {"data": "pneumoniamnist", "mae": "mae_tiny-pneumoniamnist-s0"}
+    classes = len(sets["test"].class_names)
+    about = {"data": "pneumoniamnist", "mae": "mae_tiny-pneumoniamnist-s0"}
     nothing = {seed: encoder_of(untrained(seed, img_size=28)).eval() for seed in (0, 1, 2)}
-    encoders = {"raw pixels": RawPixels(), "random init": nothing, "MAE": encoder_of(mae).eval()}
-    rows = measure_probes(EXPERIMENT, encoders, sets, fractions=FRACTIONS, size=28, params=about, store=store)
+    options = {"size": 28, "params": about, "store": store}
+    rows = measure_probes(EXPERIMENT, {"MAE": encoder_of(mae).eval(), "random init": nothing}, sets, **options)
+    pixels = {"raw pixels": RawPixels()}
+    rows += measure_probes(EXPERIMENT, pixels, sets, fractions=[f for f in FRACTIONS if f < 1], **options)
+    rows += measure_probes(EXPERIMENT, pixels, sets, fractions=[1.0], seeds=[0], **options)  # seeds change nothing
     starts = starting_points(mae, classes, img_size=28)
-    return rows + measure_fine_tuning(EXPERIMENT, starts, sets, size=28, steps=STEPS, params=about, store=store)
+    return rows + measure_fine_tuning(EXPERIMENT, starts, sets, steps=STEPS, **options)
 
 
 if __name__ == "__main__":
