@@ -685,27 +685,29 @@ print(f"MAE - random weights, mean over the random networks: {in_words(lead['ahe
 
 # %%
 rows = measure_table() if SIZE["table"] and xray is not None else store.rows(experiment="mae.table")
-print(f"{len(rows)} runs of {max(row['time'] for row in rows)[:10]}, profile {rows[-1]['profile']}, device {rows[-1]['device']}, commit {rows[-1]['commit']}")
+print(f"{len(rows)} runs of {rows[-1]['time'][:10]}, profile {rows[-1]['profile']}, device {rows[-1]['device']}, commit {rows[-1]['commit']}")
 long_table = probe_table(rows)
-SHARES = sorted({fraction for _, _, fraction in long_table})
-for probe in ("knn", "linear", "fine-tune"):
+SHARES = {probe: sorted({share for _, p, share in long_table if p == probe}) for probe in ("knn", "linear", "fine-tune")}
+for probe, shares in SHARES.items():
     for method in ("raw pixels", "random init", "MAE"):
-        found = [long_table.get((method, probe, share)) for share in SHARES]
-        if any(found):
-            print(f"{probe:10s} {method:12s} " + "   ".join(f"{share:4.0%}: {one}" for share, one in zip(SHARES, found)))
-for probe in ("knn", "linear", "fine-tune"):
-    for share in SHARES:
+        if (method, probe, shares[0]) in long_table:
+            print(f"{probe:10s} {method:12s} " + "   ".join(f"{share:4.0%}: {long_table[method, probe, share]}" for share in shares))
+for probe, shares in SHARES.items():
+    for share in shares:
         print(f"MAE - random init, {probe:10s}{share:4.0%} of the labels: {in_words(paired_gain(rows, probe, share))}")
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True)
-for ax, probe in zip(axes, ("knn", "linear", "fine-tune")):
-    shown = {method: [long_table[method, probe, share] for share in SHARES] for method in ("raw pixels", "random init", "MAE")
-             if (method, probe, SHARES[0]) in long_table}
-    figures.draw_lines(ax, [100 * share for share in SHARES], {m: ([f.mean for f in row], [(f.low, f.high) for f in row]) for m, row in shown.items()})
+for ax, (probe, shares) in zip(axes, SHARES.items()):
+    per_cent = [100 * share for share in shares]
+    for method, mark, colour in (("raw pixels", "^-.", "#009E73"), ("random init", "s--", "#D55E00"), ("MAE", "o-", "#0072B2")):
+        if (method, probe, shares[0]) in long_table:
+            found = [long_table[method, probe, share] for share in shares]
+            ax.plot(per_cent, [f.mean for f in found], mark, color=colour, label=method)
+            ax.fill_between(per_cent, [f.low for f in found], [f.high for f in found], color=colour, alpha=0.15, linewidth=0)
     ax.axhline(0.5, linestyle=":", color="#555555")
     ax.set(xscale="log", xlabel="per cent of the labels", title=probe, ylim=(0.4, 1))
-    ax.set_xticks([100 * share for share in SHARES], [f"{share:.0%}" for share in SHARES])
+    ax.set_xticks(per_cent, [f"{share:.0%}" for share in shares])
     ax.minorticks_off()
 axes[0].set_ylabel("balanced accuracy")
 axes[0].legend(loc="lower right")

@@ -27,7 +27,7 @@ from ..pretraining.supervised import TrainConfig, build_optimizer, learning_rate
 from .supervised import random_shift
 
 EXPERIMENT = "mae.table"
-STEPS = {0.01: 100, 0.1: 120, 1.0: 150}  # of fine-tuning, by the share of the labels
+FEW, ALL = {0.01: 100, 0.1: 120}, {1.0: 150}  # steps of fine-tuning, by the share of the labels
 LAYER_DECAY = 0.75  # for pre-trained weights; from scratch every layer has to learn at the full rate
 
 
@@ -139,11 +139,12 @@ def measure_table(store: ResultsStore | None = None) -> list[Row]:
     nothing = {seed: encoder_of(untrained(seed, img_size=28)).eval() for seed in (0, 1, 2)}
     options = {"size": 28, "params": about, "store": store}
     starts = starting_points(mae, classes, img_size=28)
-    rows = measure_fine_tuning(EXPERIMENT, starts, sets, steps=STEPS, **options)
+    rows = measure_fine_tuning(EXPERIMENT, starts, sets, steps=FEW, **options)
     rows += measure_probes(EXPERIMENT, {"MAE": encoder_of(mae).eval(), "random init": nothing}, sets, **options)
     pixels = {"raw pixels": RawPixels()}
-    rows += measure_probes(EXPERIMENT, pixels, sets, fractions=[f for f in FRACTIONS if f < 1], **options)
-    return rows + measure_probes(EXPERIMENT, pixels, sets, fractions=[1.0], seeds=[0], **options)  # as any seed
+    rows += measure_probes(EXPERIMENT, pixels, sets, fractions=list(FEW), **options)
+    rows += measure_probes(EXPERIMENT, pixels, sets, fractions=[1.0], seeds=[0], **options)  # as any seed
+    return rows + measure_fine_tuning(EXPERIMENT, starts, sets, steps=ALL, **options)
 
 
 if __name__ == "__main__":
