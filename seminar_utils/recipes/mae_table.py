@@ -19,7 +19,7 @@ from ..checkpoints import load_checkpoint
 from ..data import ImageSet, load
 from ..evaluation.intervals import bootstrap_interval
 from ..evaluation.metrics import accuracy, balanced_accuracy, summary
-from ..evaluation.probes import FRACTIONS, RawPixels, Row, label_fraction, measure_probes
+from ..evaluation.probes import RawPixels, Row, label_fraction, measure_probes
 from ..evaluation.results import ResultsStore
 from ..models import create_model
 from ..models.mae import encoder_of
