@@ -720,11 +720,11 @@ for ax, (probe, shares) in zip(axes, SHARES.items()):
     for method, mark, colour in (("raw pixels", "^-.", "#009E73"), ("random init", "s--", "#D55E00"), ("MAE", "o-", "#0072B2")):
         if (method, probe, shares[0]) in long_table:
             found = [long_table[method, probe, share] for share in shares]
-            ax.plot(per_cent, [f.mean for f in found], mark, color=colour, label=method)
-            ax.fill_between(per_cent, [f.low for f in found], [f.high for f in found], color=colour, alpha=0.15, linewidth=0)
+            reach = [[f.mean - f.low for f in found], [f.high - f.mean for f in found]]
+            ax.errorbar(per_cent, [f.mean for f in found], reach, fmt=mark, color=colour, label=method, capsize=4)
     ax.axhline(0.5, linestyle=":", color="#555555")
-    ax.set(xscale="log", xlabel="per cent of the labels", title=probe, ylim=(0.4, 1))
-    ax.set_xticks(per_cent, [f"{share:.0%}" for share in shares])
+    ax.set(xscale="log", xlabel="per cent of the labels", title=probe, xlim=(0.7, 140), ylim=(0.4, 1))
+    ax.set_xticks((1, 10, 100), ("1%", "10%", "100%"))
     ax.minorticks_off()
 axes[0].set_ylabel("balanced accuracy")
 axes[0].legend(loc="lower right")
