@@ -740,7 +740,9 @@ plt.show()
 # * **Linear probe**: no gain. Raw pixels and even random weights serve as well, with all labels rather better. A random
 #   network loses little of what is in the pixels, and a straight cut with enough labels finds it.
 # * **Fine-tuning with 1%**, some fifty images: MAE's start is far ahead of a random one. *Which* fifty children are
-#   labelled changes the score by many points, so each pair shares them, and there are six seeds here instead of three.
+#   labelled changes the score by many points, so each pair shares them, and there are six seeds here instead of three. With
+#   10% there are three seeds, and one bad start from scratch widens the interval: read its line before you call it a gain.
+#   A share that is missing in this panel was not measured yet; the command above adds it.
 #
 # Three warnings. The steps are few and fixed, so "from scratch" is far from what a long training reaches: lessons 01 and 02
 # have networks trained with all labels; look at their cards. The linear probe chose its C on the whole validation split,
