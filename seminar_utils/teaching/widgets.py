@@ -17,6 +17,7 @@ from .attention_widgets import class_attention, head_explorer, head_figure, head
 from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines
+from .mae_widgets import mask_explorer, mask_figure, mask_static, mask_table
 from .model_widgets import (
     depth_figure,
     depth_static,
@@ -41,6 +42,10 @@ __all__ = [
     "head_explorer",
     "head_figure",
     "head_grid",
+    "mask_explorer",
+    "mask_figure",
+    "mask_static",
+    "mask_table",
     "patch_explorer",
     "patch_figure",
     "patch_static",

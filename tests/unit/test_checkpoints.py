@@ -67,9 +67,11 @@ def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
 def test_the_promised_checkpoints_ship_and_stay_small():
     promised = {f"resnet_small-{data}-s{seed}" for data in ("phantoms", "pneumoniamnist") for seed in range(3)}
     promised |= {
-        f"{model}-{data}-s0" for model in ("vit_tiny", "swin_tiny") for data in ("phantoms", "pneumoniamnist")
+        f"{model}-{data}-s0"
+        for model in ("vit_tiny", "swin_tiny", "mae_tiny")
+        for data in ("phantoms", "pneumoniamnist")
     }
-    promised |= {"clip_tiny-phantoms-s0"}
+    promised |= {"clip_tiny-phantoms-s0", "dino_tiny-phantoms-s0"}
     assert promised <= set(list_checkpoints())
     assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 14e6
 
@@ -107,6 +109,16 @@ def test_a_recipe_of_captions_runs_from_images_to_card(tmp_path, monkeypatch):
     assert {"val_place", "val_type", "loss"} <= card["history"][0].keys()
     assert [row["epoch"] for row in card["history"]] == [1, 2] and card["second"]["epochs"] == 1  # two rounds
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_recipe_without_labels_runs_from_images_to_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
+    monkeypatch.setenv("SEMINAR_RESULTS", str(tmp_path / "results.jsonl"))
+    card = recipes.pretrain("mae_tiny-phantoms-s1", folder=tmp_path, progress=False)
+    model = load_checkpoint("mae_tiny-phantoms-s1", folder=tmp_path)
+    loss, pred, mask = model(torch.rand(2, 1, 32, 32))
+    assert [[], list(pred.shape[1:]), list(mask.shape[1:])] == card["outputs"]
+    assert card["metrics"].keys() == card["intervals"].keys() and "knn_balanced_accuracy" in card["metrics"]
 
 
 @pytest.mark.parametrize("name", ["resnet_small-phantoms", "resnet_smal-phantoms-s0", "x-s-1"])
