@@ -11,6 +11,7 @@ from torch import nn
 
 from ..runtime import SeminarError, unknown_name
 from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
+from .mae import mae_tiny
 from .resnet import resnet18, resnet34, resnet50, resnet_small
 from .swin import swin_b, swin_s, swin_t, swin_tiny
 from .vit import vit_b_16, vit_small_14, vit_small_16, vit_tiny
@@ -24,6 +25,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit_small_14": vit_small_14,
     "vit_small_16": vit_small_16,
     "vit_b_16": vit_b_16,
+    "mae_tiny": mae_tiny,
     "clip_tiny": clip_tiny,
     "clip_vit_b_32": clip_vit_b_32,
     "clip_vit_b_16": clip_vit_b_16,

@@ -24,7 +24,8 @@ from .vit import CONVENTIONS, interpolate_positions
 class ClipConfig:
     """Sizes of the two towers. The files do not tell the activation: OpenAI's were trained with QuickGELU.
 
-    conv_stem: widths of 3x3 convolutions of stride 2 before the patches are cut (the small CLIP has some).
+    conv_stem: widths of 3x3 convolutions of stride 2 before the patches are cut (the small CLIP has some);
+    stem_extra: convolutions that follow each but the first of them at its resolution, for finer shapes.
     pool: what the image tower reads out, "class" (the class token) or the side of a grid of means.
     interpolation: how to stretch positions to other image sizes, see `vit.interpolate_positions`.
     """
@@ -43,6 +44,7 @@ class ClipConfig:
     text_heads: int = 8
     quick_gelu: bool = True
     conv_stem: tuple[int, ...] = ()
+    stem_extra: int = 0
     pool: str | int = "class"
     interpolation: str | None = None
 
@@ -53,6 +55,8 @@ class ClipConfig:
             raise unknown_name("position convention", self.interpolation, CONVENTIONS)
         if any(width < 8 or width % 8 for width in self.conv_stem):
             raise SeminarError(f"the widths of the stem are multiples of 8, got {tuple(self.conv_stem)}")
+        if not isinstance(self.stem_extra, int) or self.stem_extra < 0:
+            raise SeminarError(f"stem_extra counts convolutions, from 0 on, got {self.stem_extra!r}")
 
 
 class ImageTower(nn.Module):
@@ -67,7 +71,10 @@ class ImageTower(nn.Module):
         width, stem = config.vision_width, (config.in_chans, *config.conv_stem)
         self.pool, self.interpolation = config.pool, config.interpolation
         self.stride = config.patch_size * 2 ** len(config.conv_stem)  # pixels from one token to the next
-        self.stem = nn.Sequential(*(conv_norm_gelu(*pair) for pair in zip(stem, stem[1:])))
+        self.stem = nn.Sequential()
+        for i, pair in enumerate(zip(stem, stem[1:])):
+            self.stem.append(conv_norm_gelu(*pair, stride=2))
+            self.stem.extend(conv_norm_gelu(pair[1], pair[1]) for _ in range(config.stem_extra if i else 0))
         self.conv1 = nn.Conv2d(stem[-1], width, config.patch_size, stride=config.patch_size, bias=False)
         self.grid = self.grid_of(config.image_size, config.image_size)
         scale = width**-0.5
@@ -113,10 +120,10 @@ class ImageTower(nn.Module):
         return F.adaptive_avg_pool2d(maps, self.pool).flatten(1) @ self.proj
 
 
-def conv_norm_gelu(in_chans: int, width: int) -> nn.Sequential:
-    """A 3x3 convolution that halves both sides, normalised in groups so that images do not mix."""
+def conv_norm_gelu(in_chans: int, width: int, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution, normalised in groups so that images do not mix."""
     return nn.Sequential(
-        nn.Conv2d(in_chans, width, 3, stride=2, padding=1, bias=False), nn.GroupNorm(8, width), nn.GELU()
+        nn.Conv2d(in_chans, width, 3, stride=stride, padding=1, bias=False), nn.GroupNorm(8, width), nn.GELU()
     )
 
 

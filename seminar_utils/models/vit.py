@@ -58,6 +58,23 @@ def interpolate_positions(
     return torch.cat([prefix, patches], dim=1)
 
 
+def sincos_positions(dim: int, grid: int, cls_token: bool = True) -> Tensor:
+    """Fixed positions of a square grid (1, [1 +] grid * grid, dim), in float64; the class token's are zero.
+
+    Half of the channels says the column, the other half the row (in this order), each as sines, then cosines
+    of i / 10000^(j / (dim/4)). Raises SeminarError unless 4 divides dim.
+    """
+    if dim % 4:
+        raise SeminarError(f"sine-cosine positions need a width that 4 divides, got {dim}")
+    frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))  # (dim/4,)
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (grid, dim/4)
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, dim/2)
+    columns = line[None, :, :].expand(grid, grid, -1)  # changes along x
+    rows = line[:, None, :].expand(grid, grid, -1)  # changes along y
+    pos = torch.cat([columns, rows], dim=2).reshape(grid * grid, dim)
+    return (torch.cat([torch.zeros(1, dim, dtype=pos.dtype), pos]) if cls_token else pos)[None]
+
+
 class VisionTransformer(nn.Module):
     """Patches to tokens, a class token in front, positions added, blocks, LayerNorm, linear `head`.
 

@@ -73,7 +73,7 @@ def learning_rate(config: TrainConfig, epoch: float) -> float:
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices only: biases, norms, tokens and positions keep their scale."""
-    if config.layer_decay < 1:
+    if getattr(config, "layer_decay", 1.0) < 1:
         return torch.optim.AdamW(layer_groups(model, config.weight_decay, config.layer_decay), lr=config.lr)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     plain = [p for name, p in named if p.ndim < 2 or name.endswith(("cls_token", "pos_embed"))]

@@ -14,12 +14,14 @@ from typing import Any
 
 from ..runtime import SeminarError, profile, unknown_name
 from .base import SEEDS, Recipe, run_recipe
+from .clip import CLIP_RECIPES
 from .dino import DINO_RECIPES
+from .mae import MAE_RECIPES
 from .supervised import SUPERVISED
 
 __all__ = ["RECIPES", "Recipe", "list_recipes", "parse_name", "pretrain"]
 
-RECIPES: dict[str, Recipe] = {**SUPERVISED, **DINO_RECIPES}
+RECIPES: dict[str, Recipe] = {**SUPERVISED, **CLIP_RECIPES, **DINO_RECIPES, **MAE_RECIPES}
 
 
 def list_recipes() -> list[str]:

@@ -47,6 +47,14 @@ class Recipe:
         """How the weights were chosen among the epochs, in the card's words."""
         return {"selection": "the last epoch; the test split was scored once"}
 
+    def outputs(self, arguments: dict[str, Any], sets: Sets) -> list[list[int]]:
+        """Shapes of what the model returns for an image, without the batch: here one logit a class."""
+        return [[len(sets["train"].class_names)]]
+
+    def extras(self, sets: Sets) -> dict[str, Any]:
+        """What else a card must say so that the weights can be used."""
+        return {}
+
     def arguments(self, sets: Sets) -> dict[str, Any]:
         """What `create_model` gets: `model_args`, and what the data decides."""
         return {**self.model_args, "in_chans": sets["train"].images.shape[-1]}
@@ -83,7 +91,8 @@ def run_recipe(name: str, recipe: Recipe, folder: Path | None, progress: bool) -
     run = {"device": row["device"], "versions": versions(), "commit": code_commit(), "history": history}
     card = {**about, **measured, **run}
     save_checkpoint(model, name, card, folder)
-    resume.unlink(missing_ok=True)
+    for file in resume.parent.glob(f"{name}.*pt"):  # a recipe of two rounds has two
+        file.unlink()
     return card
 
 
@@ -96,6 +105,7 @@ def describe(name: str, recipe: Recipe, arguments: dict[str, Any], sets: Sets) -
         "model": recipe.model,
         "model_args": arguments,
         "input": f"float images (B, {arguments['in_chans']}, {recipe.size}, {recipe.size}) in [0, 1]",
+        "outputs": recipe.outputs(arguments, sets),
         "size": recipe.size,
         "data": {"name": recipe.data, **recipe.load_args, "splits": {key: len(s) for key, s in sets.items()}},
         "data_licence": train.card.licence,
@@ -104,6 +114,7 @@ def describe(name: str, recipe: Recipe, arguments: dict[str, Any], sets: Sets) -
         "seed": recipe.config.seed,
         "config": asdict(recipe.config),
         "class_names": list(train.class_names),
+        **recipe.extras(sets),
     }
 
 

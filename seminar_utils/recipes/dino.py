@@ -74,6 +74,10 @@ class SelfDistilled(Recipe):
             "loss": self.loss,
         }
 
+    def outputs(self, arguments: dict[str, Any], sets: Sets) -> list[list[int]]:
+        """One feature vector: there is no classifier."""
+        return [[arguments["dim"]]]
+
 
 def first(images: ImageSet, count: int) -> ImageSet:
     """The first `count` images, or all."""

@@ -14,8 +14,10 @@ import numpy as np
 
 from ..runtime import SeminarError
 from .attention_widgets import class_attention, head_explorer, head_figure, head_grid
+from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines
+from .mae_widgets import mask_explorer, mask_figure, mask_static, mask_table
 from .model_widgets import (
     depth_figure,
     depth_static,
@@ -30,6 +32,7 @@ from .swin_widgets import visible_tokens, window_explorer, window_figure, window
 __all__ = [
     "DialTable",
     "class_attention",
+    "PromptTable",
     "depth_figure",
     "depth_static",
     "explore",
@@ -39,9 +42,17 @@ __all__ = [
     "head_explorer",
     "head_figure",
     "head_grid",
+    "mask_explorer",
+    "mask_figure",
+    "mask_static",
+    "mask_table",
     "patch_explorer",
     "patch_figure",
     "patch_static",
+    "prompt_figure",
+    "prompt_playground",
+    "prompt_static",
+    "prompt_table",
     "residual_explorer",
     "scanner_dial",
     "scanner_dial_figure",

@@ -70,6 +70,8 @@ def test_impossible_models():
         create_model("clip_tiny", pool=0)
     with pytest.raises(SeminarError, match=r"widths of the stem are multiples of 8, got \(12,\)"):
         create_model("clip_tiny", conv_stem=(12,))
+    with pytest.raises(SeminarError, match="stem_extra counts convolutions, from 0 on, got -1"):
+        create_model("clip_tiny", stem_extra=-1)
     with pytest.raises(SeminarError, match="must divide the width, got width=10, heads=3"):
         PackedAttention(10, 3)
     with pytest.raises(SeminarError, match=r"create_model\('clip_tiny'\).*vison_width"):

@@ -9,6 +9,7 @@ from seminar_utils import recipes
 from seminar_utils.checkpoints import checkpoint_card, list_checkpoints, load_checkpoint, save_checkpoint
 from seminar_utils.checkpoints.course import checkpoint_dir
 from seminar_utils.models import create_model
+from seminar_utils.models.tokenizers import WordTokenizer
 from seminar_utils.runtime import SeminarError
 
 
@@ -50,21 +51,27 @@ def test_damaged_missing_and_unknown_files_are_told(stored):
 def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
     model, card = load_checkpoint(name), checkpoint_card(name)
     size, channels = card["size"], card["model_args"]["in_chans"]
-    features = card["model_args"].get("num_classes") == 0  # an encoder without a classifier
-    width = model.num_features if features else len(card["class_names"])
-    assert model(torch.rand(2, channels, size, size)).shape == (2, width)
+    read = getattr(model, card.get("method", "forward"))  # CLIP's forward wants captions, too
+    returned = read(torch.rand(2, channels, size, size))
+    returned = returned if isinstance(returned, tuple) else (returned,)
+    encoder = card["model_args"].get("num_classes") == 0  # without a classifier
+    width = model.num_features if encoder else len(card["class_names"])
+    expected = card.get("outputs", [[width]])  # without the batch; [] is one number
+    assert [list(part.shape) for part in returned] == [[2, *shape] if shape else [] for shape in expected]
     assert {"command", "seed", "data", "metrics", "intervals", "sha256", "licence", "commit"} <= card.keys()
-    names = [name for name in card["metrics"] if name.endswith("balanced_accuracy")]
-    assert names and all(
-        card["intervals"][name][0] <= card["metrics"][name] <= card["intervals"][name][1] for name in names
-    )
+    assert card["intervals"] and card["intervals"].keys() <= card["metrics"].keys()
+    for metric, (low, high) in card["intervals"].items():
+        assert low <= card["metrics"][metric] <= high
 
 
 def test_the_promised_checkpoints_ship_and_stay_small():
     promised = {f"resnet_small-{data}-s{seed}" for data in ("phantoms", "pneumoniamnist") for seed in range(3)}
     promised |= {
-        f"{model}-{data}-s0" for model in ("vit_tiny", "swin_tiny") for data in ("phantoms", "pneumoniamnist")
+        f"{model}-{data}-s0"
+        for model in ("vit_tiny", "swin_tiny", "mae_tiny")
+        for data in ("phantoms", "pneumoniamnist")
     }
+    promised |= {"clip_tiny-phantoms-s0", "dino_tiny-phantoms-s0"}
     assert promised <= set(list_checkpoints())
     assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 14e6
 
@@ -87,6 +94,31 @@ def test_a_recipe_runs_from_images_to_card(model, tmp_path, monkeypatch):
     assert card["seed"] == 7 and load_checkpoint(f"{model}-phantoms-s7", folder=tmp_path)
     row = json.loads((tmp_path / "results.jsonl").read_text())
     assert row["id"] == card["result_id"] and row["metrics"]["accuracy"] == card["metrics"]["accuracy"]
+
+
+def test_a_recipe_of_captions_runs_from_images_to_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
+    monkeypatch.setenv("SEMINAR_RESULTS", str(tmp_path / "results.jsonl"))
+    card = recipes.pretrain("clip_tiny-phantoms-s1", folder=tmp_path, progress=False)
+    model, tokenizer = load_checkpoint("clip_tiny-phantoms-s1", folder=tmp_path), WordTokenizer(card["words"])
+    assert tokenizer.vocab_size == model.config.vocab_size and {"round", "upper", "b"} <= set(card["words"])
+    logits = model(torch.rand(2, 1, 64, 64), tokenizer(["a round lesion", "a dark lesion", "scanner A"]))
+    assert logits.shape == (2, 3)
+    assert card["metrics"].keys() == card["intervals"].keys()
+    assert set(card["metrics"]) == {f"zero_shot_{name}" for name in ("place", "tone", "size", "type")}
+    assert {"val_place", "val_type", "loss"} <= card["history"][0].keys()
+    assert [row["epoch"] for row in card["history"]] == [1, 2] and card["second"]["epochs"] == 1  # two rounds
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_recipe_without_labels_runs_from_images_to_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
+    monkeypatch.setenv("SEMINAR_RESULTS", str(tmp_path / "results.jsonl"))
+    card = recipes.pretrain("mae_tiny-phantoms-s1", folder=tmp_path, progress=False)
+    model = load_checkpoint("mae_tiny-phantoms-s1", folder=tmp_path)
+    loss, pred, mask = model(torch.rand(2, 1, 32, 32))
+    assert [[], list(pred.shape[1:]), list(mask.shape[1:])] == card["outputs"]
+    assert card["metrics"].keys() == card["intervals"].keys() and "knn_balanced_accuracy" in card["metrics"]
 
 
 @pytest.mark.parametrize("name", ["resnet_small-phantoms", "resnet_smal-phantoms-s0", "x-s-1"])
