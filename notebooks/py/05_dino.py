@@ -476,7 +476,7 @@ for other in ("raw pixels", "random"):
 # votes: nearly all of them vote on every patient, and no feature could shine.
 #
 # **What it does not show.** That DINO does not work. The paper's ViT-S sees a million images hundreds of times; this
-# one saw a few thousand, a dozen times, on a share of one core, and was stopped before the end of its plan. What would
+# one saw a few thousand, a few dozen times, on a share of one core. What would
 # be needed here: views in which the shortcuts of part 10 are destroyed (noise, blur and contrast of the scanner among
 # the augmentations, crops that hide the outline), and then ten to a hundred times the steps, so that harder views can
 # be learnt without collapse. On two cores that is a night, on a GPU minutes.
