@@ -33,7 +33,7 @@
 # course; no network connection, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 1 minute to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import warnings
@@ -147,6 +147,7 @@ print("ids", tuple(ids.shape), ids[0].tolist())
 print("back in words:", tokenizer.decode(ids)[0])
 print(f"{len(tokenizer.words)} words; start token 2, end token {tokenizer.end} (the largest id), 0 is padding")
 
+
 # %% [markdown]
 # (The official CLIP cuts text into pieces of words, 49,408 of them, so that it can spell what it never saw. Our
 # captions are a closed world of a few words; one id per word is enough.)
@@ -166,6 +167,7 @@ with torch.no_grad():
 for place, word in enumerate(["START", "a", "small", "dark / bright", "round", "lesion", "END"]):
     print(f"{place}  {word:14s} differs: {not torch.allclose(a[place], b[place], atol=1e-6)}")
 
+
 # %% [markdown]
 # What stands before the changed word knows nothing of it. Only the **end token** has seen the whole caption, whatever
 # its length. So CLIP reads there. It stands at another place in every caption, and has the largest id of all.
@@ -179,6 +181,7 @@ def pool_end_token(tokens, ids):
 
 
 pool_end_token = exercise("clip.pool_end_token", pool_end_token)
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Each tower ends in a matrix, $W_i$ and $W_t$, that projects into the shared space (figure 3 of the paper):
@@ -222,6 +225,7 @@ perfect[0] = 1.0  # its own caption fits perfectly, the others hardly
 for factor in (1, 5, 1 / 0.07, 100):
     print(f"factor {factor:6.1f}: probability of the right one among 64: {(factor * perfect).softmax(0)[0]:.3f}")
 print(f"the paper starts at 1 / 0.07; our network ended at {model.logit_scale.exp().item():.1f}")
+
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Write the 3 x 3 matrix on the board and let the class find a matrix that is right in all rows and wrong in one column. Then the second cross-entropy needs no explanation."
 # ## 3 · The loss
@@ -331,6 +335,7 @@ for name in factors:
     counts = [near_misses(rows)[name] for rows in random_batches]
     print(f"{name:8s} {np.mean(counts):5.1f} of {pairs} pairs differ in it alone (from {min(counts)} to {max(counts)})")
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Does it matter? Compute what a batch **pays** for learning a factor. Imagine an observer that knows some factors
 # perfectly and nothing else: its logit for a caption is large when all the known factors agree with the image. By how much
@@ -421,6 +426,7 @@ for name, words in WORDS.items():
     print(f"{name:6s} half way from chance to perfect " + (f"in epoch {passed[0]}" if passed else "never in this run")
           + f"; at the end {history[-1][f'val_{name}']:.2f}")
 
+
 # %% [markdown]
 # One word after another, with plateaus between. The place comes first and the type last, in both runs; what lies
 # between need not have the same order in the two, and here only the random start and some settings differ. Had the long
@@ -482,6 +488,7 @@ for what, templates in {"short": TEMPLATES, "full": FULL}.items():
 chosen = max(on_val, key=lambda what: sum(on_val[what].values()))
 PROMPTS = {"short": TEMPLATES, "full": FULL}[chosen]
 print("chosen for what follows:", chosen)
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **Against a linear probe.** The fair opponent is not chance. It is: label some images, and fit a logistic regression on

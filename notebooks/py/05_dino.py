@@ -31,7 +31,7 @@
 # connection, no GPU. One part uses a real pre-trained encoder if you have its file, and says so if not.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 1 minute to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy
@@ -100,6 +100,7 @@ for picture in (phantom, retina):
     titles += ["the whole", "global: teacher\nand student", "global: teacher\nand student", *["local:\nstudent only"] * 3]
 figures.image_grid(shown, titles=titles, columns=6, heading="one picture, five views of it")
 
+
 # %% [markdown]
 # No view says what is right. The networks must agree with *each other*. That is a dangerous game: two networks that
 # always say "42" agree perfectly. This lesson is about why that does not happen, and about what is learnt instead.
@@ -135,6 +136,7 @@ rows = {
 }
 for name, p in rows.items():
     print(f"{name:26s}", [round(v, 2) for v in p[0].tolist()])
+
 
 # %% [markdown]
 # The first prototype had the highest score, but it has a high score for *every* image: that is what the centre holds.
@@ -251,6 +253,7 @@ for name, gap in gaps.items():
 # %%
 print("max |difference|: " + ", ".join(f"{name} {gap:.1e}" for name, gap in gaps.items()))
 
+
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Let the students bet first: which of the four will show the lowest loss? The collapsed one. The loss alone is no judge."
 # ## 5 · Collapse, provoked
 #
@@ -266,6 +269,7 @@ def entropy_monitor(targets):
 
 
 entropy_monitor = exercise("dino.entropy_monitor", entropy_monitor)
+
 
 # %% [markdown]
 # The difference, *kl*, is the information: how much the answer depends on **which** image came. Now a tiny network (one
@@ -610,6 +614,7 @@ ax.set(ylabel="kNN, 0 = guessing, 1 = perfect", title="what do neighbours in fea
 ax.legend()
 plt.show()
 
+
 # %% [markdown]
 # By kNN the network with random weights answers nearly all of this as well, so kNN alone does not say what the training
 # has *done*. A second measure: of all that varies in the features, which share lies between the groups of one factor?
@@ -710,6 +715,7 @@ else:
             patch_tokens[name] = tokens[0, 1:]  # (N, 384)
             heads[name] = widgets.class_attention(attentions, (SIZE["side"],) * 2)[0]  # (6, H, W)
             print(f"{name}: {tuple(picture.shape)} -> tokens {tuple(tokens.shape)}, {heads[name].shape[0]} heads")
+
 
 # %%
 def in_colours(tokens, side):

@@ -103,8 +103,8 @@ EXERCISES = (
         implementation=f"{__name__}:num_tokens",
         cases=num_tokens_cases,
         hints=(
-            "Draw the grid of patches on the image: it has two directions.",
-            "There is one token that is no patch.",
+            "Draw the grid of patches on the image: it has two directions. And one token is no patch.",
+            "Patches in a row, times patches in a column, plus the class token.",
             "(image_size // patch_size) ** 2 + 1, in whole numbers.",
         ),
     ),
@@ -133,7 +133,7 @@ EXERCISES = (
         implementation=f"{__name__}:sequence",
         cases=sequence_cases,
         hints=(
-            "There are N + 1 positions for N patches: who has the first one?",
+            "There are N + 1 positions for N patches: who has the first one? And every image needs its own copy.",
             "Put the class token in front of every image's patches (expand it over the batch, cat along "
             "the axis of tokens), and only then add the positions.",
             "torch.cat([cls_token.expand(B, -1, -1), x_patches], dim=1) + pos_embed",
@@ -148,7 +148,8 @@ EXERCISES = (
         implementation=f"{__name__}:attention",
         cases=attention_cases,
         hints=(
-            "Each query asks: how much do I take from each value? Its weights over the KEYS sum to one.",
+            "Each query asks: how much do I take from each value? Its weights over the KEYS sum to one. "
+            "And what are the scores divided by, so that d does not matter?",
             "scores = q @ k.transpose(-2, -1), of shape (B, heads, N, M), scaled so that their variance "
             "does not grow with d.",
             "(q @ k.transpose(-2, -1) / math.sqrt(d)).softmax(dim=-1) @ v; softmax() subtracts the maximum "
