@@ -512,7 +512,6 @@ ax.minorticks_off()
 ax.legend()
 plt.show()
 
-
 # %% [markdown]
 # For the small images the time grows much more slowly than the square of the number of tokens: the linear layers and the
 # machine's overhead decide. A count is no time. A pathology slide is another matter: at 4096 pixels the pairs are nearly all of the work, and one head's weights alone fill gigabytes. Lesson 03

@@ -30,7 +30,7 @@
 # with the course; no network connection, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import time
@@ -111,6 +111,7 @@ pictures = [picture[0] for image, p in rows for picture in (image, *(hide(image,
 figures.image_grid(pictures, titles=["", *(f"{ratio:.0%} hidden" for ratio in RATIOS)] + [""] * 15, columns=5,
                    heading="three phantoms (patches of 4 pixels), a retina (patches of 16)")
 
+
 # %% [markdown]
 # To paint the rest you used what pictures of this kind have in common: an organ is round, its border goes on, tissue has
 # a texture. That is knowledge without a label. MAE makes it a task: **hide most patches at random, predict their
@@ -139,6 +140,7 @@ for what, side, p in (("the course's phantoms", 32, 4), ("chest X-rays, 28 pixel
     n = (side // p) ** 2
     print(f"{what:26s}{n:4d} patches; visible at " + ", ".join(f"{ratio:.0%}: {num_visible(n, ratio)}" for ratio in RATIOS))
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Which ones stay? Give each patch of each image a random number; those with the smallest stay. Sorting does it for a
 # whole batch at once, without a loop (section 3, "Simple implementation"):
@@ -166,6 +168,7 @@ print("noise      ", noise[0].tolist())
 print("kept       ", ["abcdefgh"[int(i)] for i in kept.flatten()], tuple(kept.shape))
 print("mask       ", mask[0].int().tolist())
 print("ids_restore", ids_restore[0].tolist())
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The decoder gets the codes of the visible patches and, for each hidden one, a copy of one learnt vector, the **mask
@@ -274,6 +277,7 @@ print(f"plain pixels: {brightness.sum() / plain.sum():.0%} of the error is the p
 print(f"normalised: every patch that is painted in one grey costs {normalised.square().mean():.2f}")
 scaled = (unpatchify(normalised, 4, (8, 8)) / 5 + 0.5).clamp(0, 1)
 figures.image_grid(torch.cat([x[:5], scaled[:5]]), columns=5, heading="pixels above, normalised pixels below: what the decoder must predict")
+
 
 # %% [markdown]
 # With plain pixels brightness rules the loss, and structure is the small rest. Normalised, every patch weighs the same, and
@@ -396,6 +400,7 @@ ax.annotate("every hidden patch in one grey", (ax.get_xlim()[1], 15 / 16), xytex
 ax.set(xscale="log", xlabel="thousand images seen, repeats counted", ylabel="loss on hidden patches", title="normalised pixels, 75% hidden")
 ax.legend()
 plt.show()
+
 
 # %% [markdown]
 # The dotted line is a painter without any idea: one grey for the whole patch. (It costs 15/16 and not 1, because the
@@ -775,8 +780,8 @@ quiz("06_mae")
 # | Loss on hidden patches only is better than on all, by about half a point (section 3) | not tested; its consequence for visible patches is shown (part 7) |
 # | Normalised pixels make better features (table 1d) | not tested; what they change in the target is shown (part 4) |
 # | "Linear probing and fine-tuning results are largely uncorrelated" (section 4.3) | too few networks here to say; what can be said: the three readers disagree about the same weights (part 10) |
-| "MAE must look bad under kNN and good fine-tuned" (from ImageNet's numbers) | fine-tuning from few labels: reproduced; kNN: contradicted on X-rays, reproduced on phantoms (parts 8 and 10) |
-| Frozen MAE features beat raw pixels (often taken for granted) | only by kNN with few labels, on X-rays; contradicted elsewhere (parts 8 and 10) |
+# | "MAE must look bad under kNN and good fine-tuned" (from ImageNet's numbers) | fine-tuning from few labels: reproduced; kNN: contradicted on X-rays, reproduced on phantoms (parts 8 and 10) |
+# | Frozen MAE features beat raw pixels (often taken for granted) | only by kNN with few labels, on X-rays; contradicted elsewhere (parts 8 and 10) |
 # | 87.8% on ImageNet with ViT-H, fine-tuned at 448 pixels | not at this scale |
 # | "MAE reconstructs images from a quarter of the patches" (often shown) | contradicted as usually read: with normalised pixels most of the likeness is lent by the truth (part 7) |
 #
