@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..checkpoints import save_checkpoint
+from ..checkpoints.course import write_atomically
 from ..data import load
 from ..data.dataset import ImageSet
 from ..evaluation.results import ResultsStore, code_commit, versions
@@ -79,8 +81,12 @@ def run_recipe(name: str, recipe: Recipe, folder: Path | None, progress: bool) -
     model = place_model(create_model(recipe.model, **arguments))
     started = time.monotonic()
     resume = (folder or runs_dir() / "pretrain") / f"{name}.pt"
-    history = recipe.train(model, sets, resume, progress)
-    seconds = time.monotonic() - started
+    sessions_file = resume.with_name(f"{name}.sessions.json")
+    try:
+        history = recipe.train(model, sets, resume, progress)
+    finally:
+        sessions = add_session(sessions_file, time.monotonic() - started)
+    seconds = sum(sessions)
     about = {**describe(name, recipe, arguments, sets), **recipe.choice(history)}
     stored = create_model(recipe.model, **arguments)
     stored.load_state_dict({key: _stored_precision(value) for key, value in model.state_dict().items()})
@@ -91,9 +97,21 @@ def run_recipe(name: str, recipe: Recipe, folder: Path | None, progress: bool) -
     run = {"device": row["device"], "versions": versions(), "commit": code_commit(), "history": history}
     card = {**about, **measured, **run}
     save_checkpoint(model, name, card, folder)
-    for file in resume.parent.glob(f"{name}.*pt"):  # a recipe of two rounds has two
+    for file in [*resume.parent.glob(f"{name}.*pt"), sessions_file]:  # a recipe of two rounds has two resume files
         file.unlink()
     return card
+
+
+def add_session(path: Path, seconds: float) -> list[float]:
+    """Remember how long this session trained, beside the resume file; returns the seconds of all sessions so far.
+
+    A run that is interrupted and goes on took the sum. (A session that the system kills outright is not told.)
+    """
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    sessions = [*earlier, round(seconds, 1)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(sessions).encode())
+    return sessions
 
 
 def describe(name: str, recipe: Recipe, arguments: dict[str, Any], sets: Sets) -> dict[str, Any]:

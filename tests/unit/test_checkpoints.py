@@ -1,6 +1,7 @@
 """The course's checkpoints: what is stored comes back, and damage is told."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from seminar_utils.checkpoints import checkpoint_card, list_checkpoints, load_ch
 from seminar_utils.checkpoints.course import checkpoint_dir
 from seminar_utils.models import create_model
 from seminar_utils.models.tokenizers import WordTokenizer
+from seminar_utils.recipes.supervised import Supervised
 from seminar_utils.runtime import SeminarError
 
 
@@ -125,3 +127,24 @@ def test_a_recipe_without_labels_runs_from_images_to_card(tmp_path, monkeypatch)
 def test_unknown_recipes_are_named(name):
     with pytest.raises(SeminarError, match="resnet_small-phantoms-s0"):
         recipes.pretrain(name)
+
+
+def test_an_interrupted_run_tells_the_time_of_all_its_sessions(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
+    monkeypatch.setenv("SEMINAR_RESULTS", str(tmp_path / "results.jsonl"))
+    real = Supervised.train
+
+    def interrupted(*arguments):
+        time.sleep(0.3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Supervised, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.pretrain("resnet_small-phantoms-s8", folder=tmp_path, progress=False)
+    first = json.loads((tmp_path / "resnet_small-phantoms-s8.sessions.json").read_text())
+    assert len(first) == 1 and first[0] >= 0.3
+    (tmp_path / "resnet_small-phantoms-s8.sessions.json").write_text("[1000.0]")
+    monkeypatch.setattr(Supervised, "train", real)
+    card = recipes.pretrain("resnet_small-phantoms-s8", folder=tmp_path, progress=False)
+    assert 1000 < card["seconds"] < 1100
+    assert not list(tmp_path.glob("*.sessions.json")) and not list(tmp_path.glob("*.pt"))
