@@ -74,7 +74,7 @@ SIZE = by_profile(
              fractions=(0.01, 0.1, 1.0), real=624, side=37),
 )
 seed_everything(0)
-set_threads()
+set_threads(1)  # small networks, small batches: a second thread waits more than it works
 figures.use_course_style()
 store = ResultsStore()
 print("profile:", profile())
