@@ -31,7 +31,7 @@
 # connection, no GPU. One part uses a real pre-trained encoder if you have its file, and says so if not.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 1 minute to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy
