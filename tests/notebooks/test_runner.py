@@ -37,7 +37,7 @@ def test_outputs_environment_memory_and_time(tmp_path, monkeypatch):
     assert notebook.cells[0].outputs[0].text.split() == ["smoke", "1", sys.executable]
     assert notebook.cells[1].outputs[0].text.split() == [str(tmp_path / "real"), "True"]
     assert 300 < outcome.peak_mb < 1000 and 1 < outcome.seconds < 100
-    assert 0.5 < outcome.cpu_seconds < 100
+    assert 0 < outcome.cpu_seconds < outcome.seconds  # it sleeps a second, which costs no processor time
     assert kernels_of_ours() == []
 
 
