@@ -1,6 +1,6 @@
 """The training of MAE: a plain loop that resumes exactly.
 
-He et al., 2021 (arXiv 2111.06377, appendix A.1, table 8). The model is in `mae.py`, the views in `crops.py`.
+He et al., 2021 (arXiv 2111.06377, appendix A.1, table 8). The model: `models/mae.py`, the views: `crops.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from ..models.mae import MaskedAutoencoder
 from ..runtime import SeminarError
 from .crops import random_resized_crop
-from .mae import MaskedAutoencoder
 from .resume import (
     Row,
     check_loss,

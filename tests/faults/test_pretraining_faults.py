@@ -18,10 +18,11 @@ from seminar_utils.evaluation.probes import (
 )
 from seminar_utils.models import create_model
 from seminar_utils.models.convert_hub import from_hub
+from seminar_utils.models.mae import MaskedAutoencoder, load_mae, random_masking
+from seminar_utils.models.vit import sincos_positions
 from seminar_utils.pretraining.crops import MultiCrop
 from seminar_utils.pretraining.dino import DINO, DINOLoss, cosine_schedule
 from seminar_utils.pretraining.dino_training import DINOConfig, fit_dino
-from seminar_utils.pretraining.mae import MaskedAutoencoder, load_mae, random_masking, sincos_positions
 from seminar_utils.pretraining.mae_training import MAEConfig, fit_mae
 from seminar_utils.pretraining.supervised import TrainConfig
 from seminar_utils.runtime import SeminarError

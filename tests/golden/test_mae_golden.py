@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from seminar_utils.models.vit import interpolate_positions
-from seminar_utils.pretraining.mae import (
+from seminar_utils.models.mae import (
     PIXEL_EPS,
     MaskedAutoencoder,
     load_mae,
     patchify,
     random_masking,
-    sincos_positions,
     unpatchify,
 )
+from seminar_utils.models.vit import interpolate_positions, sincos_positions
 from seminar_utils.pretraining.mae_training import half_cosine
 from seminar_utils.teaching.golden import golden
 

@@ -6,8 +6,8 @@ import torch
 from seminar_utils.models import create_model
 from seminar_utils.models.convert import load_weights
 from seminar_utils.models.convert_hub import from_hub
+from seminar_utils.models.mae import MaskedAutoencoder, encoder_of, load_mae
 from seminar_utils.models.parity import parity_line, parity_report, randomise_, relative_difference
-from seminar_utils.pretraining.mae import MaskedAutoencoder, encoder_of, load_mae
 from seminar_utils.torchvision_fix import import_torchvision
 
 import_torchvision()  # timm and transformers need it, and it needs its fix

@@ -7,9 +7,7 @@ import torch
 from seminar_utils.data import load
 from seminar_utils.models import create_model
 from seminar_utils.models.convert_hub import from_hub
-from seminar_utils.models.parity import randomise_
-from seminar_utils.pretraining import mae_training
-from seminar_utils.pretraining.mae import (
+from seminar_utils.models.mae import (
     MaskedAutoencoder,
     encoder_of,
     load_mae,
@@ -17,6 +15,8 @@ from seminar_utils.pretraining.mae import (
     patchify,
     random_masking,
 )
+from seminar_utils.models.parity import randomise_
+from seminar_utils.pretraining import mae_training
 from seminar_utils.pretraining.mae_training import MAEConfig, build_optimizer, fit_mae, half_cosine, learning_rate
 from seminar_utils.pretraining.supervised import TrainConfig, fit, layer_groups
 from seminar_utils.pretraining.supervised import build_optimizer as supervised_optimizer
