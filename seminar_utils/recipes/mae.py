@@ -83,7 +83,7 @@ def _measured(found: dict[str, Interval]) -> Measured:
 
 
 # The paper's recipe with a higher rate and milder crops: a small network, small pictures, minutes instead of days.
-# Epochs: phantoms three minutes of one quiet thread, chest X-rays twenty: a quarter of them left kNN a little short.
+# Epochs: three minutes of a quiet thread on phantoms, twenty on X-rays, where fewer left kNN a little short.
 SMALL_MAE = {"batch_size": 64, "lr": 4e-3, "warmup": 2, "scale": (0.4, 1.0)}
 
 MAE_RECIPES: dict[str, Recipe] = {
