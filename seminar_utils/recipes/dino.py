@@ -138,7 +138,7 @@ DINO_RECIPES: dict[str, Recipe] = {
         "vit_tiny",
         "pneumoniamnist",
         28,
-        replace(TINY, epochs=80, crops=XRAY_CROPS),
+        replace(TINY, epochs=50, crops=XRAY_CROPS),
         {**ENCODER, "img_size": 28, "dim": 96},
         {},
         **{**OPTIONS, "out_dim": 256},
