@@ -138,10 +138,10 @@ print(f"all {len(hit)} images, {len(different)} different captions: own caption 
       f"in {letter_only:.0%} of the misses only the scanner is wrong")
 
 # %% [markdown]
-# The pairs lie on the diagonal. Off the diagonal the numbers are not all alike: two captions that share most of their
-# words get similar numbers, and the closest call hardly stands out. Among all captions the own one is found less often,
-# and most misses are right but for the scanner: that word was hardly learnt. Nobody told the network what a "place" or
-# a "tone" is. This lesson builds the two towers and the loss, and asks **what in the data makes a word be learnt, and what does
+# The pairs lie on the diagonal. Off it the numbers are not all alike: captions that share most of their words get
+# similar numbers, and the closest call hardly stands out. Among all captions the own one is found less often, and most
+# misses are right but for the scanner: that word was hardly learnt. Nobody told the network what a "place" or a "tone"
+# is. This lesson builds the two towers and the loss, and asks **what in the data makes a word be learnt, and what does
 # not.**
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -246,9 +246,10 @@ print(f"the paper starts at 1 / 0.07; our network ended at {model.logit_scale.ex
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Write the 3 x 3 matrix on the board and let the class find a matrix that is right in all rows and wrong in one column. Then the second cross-entropy needs no explanation."
 # ## 3 · The loss
 #
-# Call $z_{ij}$ the logit of image $i$ and caption $j$. Row $i$ is a classification: which of the $B$ captions belongs to image $i$? The right answer is $i$. A
-# column asks which image belongs to caption $j$. The loss is the mean of both (figure 3; the paper's name is *symmetric
-# cross-entropy over similarity scores*, others call it InfoNCE, [1807.03748](https://arxiv.org/abs/1807.03748)):
+# Call $z_{ij}$ the logit of image $i$ and caption $j$. Row $i$ is a classification: which of the $B$ captions belongs
+# to image $i$? The right answer is $i$. A column asks which image belongs to caption $j$. The loss is the mean of both
+# (figure 3; the paper's name is *symmetric cross-entropy over similarity scores*, others call it InfoNCE,
+# [1807.03748](https://arxiv.org/abs/1807.03748)):
 #
 # $$\mathcal{L} = -\frac{1}{2B} \sum_{i=1}^{B} \left[ \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ij}}}
 # + \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ji}}} \right].$$
@@ -271,8 +272,9 @@ print(f"loss {info_nce(z).item():.3f}; a network that knows nothing: log 3 = {np
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **The parity cell.** Random numbers in every weight, in float64: the notebook's forward pass against the package's
-# (`models/clip.py`), the notebook's loss against the package's (`pretraining/clip.py`), and both against golden numbers:
-# what open_clip's own code gave on stored inputs (`tests/golden/`). The whole ViT-B/32 is compared with open_clip in `tests/parity/test_clip.py`.
+# (`models/clip.py`), the notebook's loss against the package's (`pretraining/clip.py`), and both against golden
+# numbers: what open_clip's own code gave on stored inputs (`tests/golden/`). The whole ViT-B/32 is compared with
+# open_clip in `tests/parity/test_clip.py`.
 
 # %% tags=["nbval-check-output"]
 net = randomise_(create_model("clip_tiny", **card["model_args"]), seed=0).double().eval()
@@ -296,10 +298,9 @@ print("gradient of the factor: package = open_clip, below 1e-10:", abs((by_scale
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **The clamp.** When all pairs of a batch are right, a larger factor always lowers the loss: nothing holds it back. But
-# the next pair that is wrong pays for it: its loss grows with the factor. The paper limits $e^t$ to 100, "necessary to
-# prevent training instability" (section 2.5). The clamp must come **after** the optimiser's step: the step is what moves
-# $t$. Watch it with the clamp before and after. (We made the batch easy, by moving each image vector towards its
-# caption's, and the rate high; our real run never came near the limit.)
+# the next wrong pair costs the more, the larger the factor. The paper limits $e^t$ to 100, "to prevent training
+# instability" (section 2.5). The clamp must come **after** the optimiser's step: the step is what moves $t$. Watch it
+# before and after, on a batch made easy (each image vector is moved towards its caption's) and at a high rate.
 
 # %%
 with torch.no_grad():  # eight different captions in the right pairs: an easy batch
@@ -323,7 +324,7 @@ for when in ("before", "after"):
 print("the package's clamp, applied after each step:", clamp_logit_scale.__doc__.split(";")[0])
 
 # %% [markdown]
-# Clamped before the step, the factor that is stored, and that everybody uses afterwards, lies above the limit: a little here, by as much as a step can move it elsewhere.
+# Clamped before the step, the factor that is stored, and that everybody uses afterwards, lies above the limit.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="The centre of the lesson. Before the table is shown let the class guess: in a random batch of 64, how many pairs of captions differ in the type and in nothing else?"
 # ## 4 · Negatives decide what is learnt
@@ -355,12 +356,12 @@ for name in factors:
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The count alone predicts nothing: it does not follow the order in which the words will be learnt (part 5). What matters
-# is how many captions are still to be told apart when the easy factors are known. So compute what a batch **pays** for
-# learning a factor. Imagine an observer that knows some factors
-# perfectly and nothing else: its logit for a caption is large when all the known factors agree with the image. By how much
-# its loss falls when it knows the type as well is the whole reward there is for learning the type next. (Identical captions
-# occur in a batch and nobody can tell those apart, so even for one who knows everything the loss is not zero.)
+# The count alone predicts nothing, least of all the order of part 5: what matters is how many captions are still to be
+# told apart when the easy factors are known. So compute what a batch **pays** for learning a factor. Imagine an
+# observer that knows some factors perfectly and nothing else: its logit for a caption is large when all the known
+# factors agree with the image. By how much its loss falls when it knows the type as well is the whole reward there is
+# for learning the type next. (Identical captions occur in a batch and nobody can tell those apart, so even for one who
+# knows everything the loss is not zero.)
 
 # %%
 def observers_loss(rows, known):
@@ -409,28 +410,27 @@ figure.axes[0].set_xticks(range(len(STAGES)), list(STAGES))
 figure
 
 # %% [markdown]
-# At the start a random batch pays for the type what it pays for the place, which has as many values: nearly $\log 4$,
-# the worth of cutting the choice to a quarter. So it is not the pay that decides what comes first; we infer that the
-# *images* do: where a lesion lies is written in large letters, its outline is a few pixels. But with each easy factor
-# that is learnt, the captions that still have to be told apart become fewer, and the pay for the type falls, just when
-# its turn would come. Where no two captions differ in the type alone it falls to nothing, but only when all the rest is
-# known: until then the type helps with what else is unknown. Larger batches hold more coincidences and pay more: one
-# reason why large ones help (the paper's has 32,768 pairs).
+# At the start a random batch pays for the type what it pays for the place, which has as many values: nearly $\log 4$.
+# So the pay does not decide what comes first. We infer that the *images* do: where a lesion lies is written in large
+# letters, its outline is a few pixels. But with each easy factor that is learnt, fewer captions still have to be told
+# apart, and the pay for the type falls, just when its turn would come; to nothing where no two captions differ in the
+# type alone, but only when all the rest is known. Larger batches hold more coincidences and pay more: one reason why
+# large ones help (the paper's has 32,768 pairs).
 #
-# A batch of near misses, in groups whose captions differ in the type alone, pays nearly $\log 4$ at every stage. It costs
-# nothing but choosing who sits beside whom, and the choice reads the **captions** only. The long run below used such
-# batches for tone, size and type, and in a second round for the type alone. (The hard negatives of Robinson et al. are
-# others: they give the negatives of a random batch weights that grow with the similarity of their *features*, so they
-# follow what the network confuses. Ours are chosen by their captions and never change.)
+# A batch of near misses, in groups whose captions differ in the type alone, pays nearly $\log 4$ at every stage. It
+# costs nothing but choosing who sits beside whom, and the choice reads the **captions** only. The long run below used
+# such batches for tone, size and type, and in a second round for the type alone. (Robinson et al. give the negatives of
+# a random batch weights that grow with the similarity of their *features*, so theirs follow what the network confuses;
+# ours are chosen by their captions and never change.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 5 · Train it, live
 #
-# The same network from random weights, on fewer images, for about a minute. After each epoch every factor is asked
-# zero-shot (part 6 explains how) on validation phantoms; all but the scanner, which is no finding. Which word is
-# understood first? Four settings in the cell: `caption_dropout` is the share of words left out of the captions, anew in
-# each batch, so that short sentences are understood too; after `hard_after` epochs (the easy words are learnt faster
-# without) `hard_share` of the batches are near misses, each in one factor of `vary`; the rest are random.
+# The same network from random weights, on fewer images, for about a minute. After each epoch every factor but the
+# scanner, which is no finding, is asked zero-shot (part 6 explains how) on validation phantoms. Which word is
+# understood first? `caption_dropout` is the share of words left out of the captions, anew in each batch, so that short
+# sentences are understood too. After `hard_after` epochs (easy words are learnt faster without) `hard_share` of the
+# batches are near misses, each in one factor of `vary`; the others are random.
 
 # %%
 val = load("phantoms", "val", n=SIZE["images"], scanner="AB")
@@ -479,12 +479,11 @@ plt.show()
 half_way(history, "val_")
 
 # %% [markdown]
-# One word after another, with plateaus between. The long run learns the place first and the type last; the live one gets
-# no further than the easy words, its type has at most begun to leave chance (the printed interval). What lies between
-# need not have the same order in the two: they differ in the random start, the number of images and of epochs, and some
-# settings. Had the long
-# run been stopped where its type is still flat, its curve would have "shown" that CLIP cannot see shapes. A plateau
-# says that nothing has been learnt *yet*.
+# One word after another, with plateaus between. The long run learns the place first and the type last; the type of the
+# live one has at most begun to leave chance (see its interval). What lies between need not have the same order in the
+# two: they differ in the random start, the number of images and of epochs, and some settings. Had the long run been
+# stopped where its type is still flat, its curve would have "shown" that CLIP cannot see shapes. A plateau says that
+# nothing has been learnt *yet*.
 #
 # **What this does not show.** That the near misses did it. For that the same long run without them would be needed, with
 # several seeds; it was not made. Part 4 says why they should help, and it is an argument, not a measurement of training.
@@ -492,11 +491,10 @@ half_way(history, "val_")
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · Classes made of words
 #
-# For a classifier put each class into a sentence, encode it, and take the caption that fits the image best (section 3.1,
-# *zero-shot*). No image of the class, no label. A class can have several sentences; the paper averages their
-# *features*. **Exercise `clip.ensemble`** (difficulty 2, 6 minutes): $T$ prompts for each of
-# $K$ classes, (K, T, D) to (K, D). The features are of any length, but each prompt counts the same, and the result has
-# length 1.
+# For a classifier put each class into a sentence, encode it, and take the caption that fits the image best (section
+# 3.1, *zero-shot*). No image of the class, no label. A class can have several sentences; the paper averages their
+# *features*. **Exercise `clip.ensemble`** (difficulty 2, 6 minutes): $T$ prompts for each of $K$ classes, (K, T, D) to
+# (K, D); each prompt counts the same, however long its feature, and the result has length 1 again.
 
 # %%
 def ensemble(prompts):
@@ -570,6 +568,13 @@ def scored(experiment, about, seed, truth, answer):
     return value
 
 
+def points(before, after):
+    """Paired over the seeds: the mean of after - before in points, its interval, and what that may be called."""
+    d = paired_difference(before, after)
+    verdict = "the interval excludes zero" if d.excludes_zero() else "NOT distinguishable from zero"
+    return f"{100 * d.mean:+5.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], {verdict}"
+
+
 zero_shot, probe, runs = {}, {}, {}
 for name in TEMPLATES:
     classes = classes_of(WORDS[name], PROMPTS[name])
@@ -589,10 +594,10 @@ for name in TEMPLATES:
 for name in TEMPLATES:
     print(f"{name:6s} zero-shot {zero_shot[name]}   " + "   ".join(f"{count} labels {probe[name, count].mean:.2f}" for count in SIZE["labels"]))
 gains = {count: paired_difference(runs["type"], runs["type", count]) for count in SIZE["labels"]}
-print("type, probe minus zero-shot, points: "
-      + "   ".join(f"{count} labels {100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for count, d in gains.items()))
+for count in SIZE["labels"]:
+    print(f"type, {count:4d} labels minus zero-shot: {points(runs['type'], runs['type', count])}")
 told = [f"more than {count}" for count, d in gains.items() if d.high < 0][-1:] + [f"fewer than {count}" for count, d in gains.items() if d.low > 0][:1]
-print("where the interval excludes zero, the words are worth", " and ".join(told) or "an unknown number of", "labels for the type")
+print("so for the type the words are worth", " and ".join(told) or "an unknown number of", "labels")
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), sharey=True)
@@ -612,11 +617,11 @@ plt.show()
 
 # %% [markdown]
 # **What this shows.** Where the dashed line lies above the probe's curve, the words were worth more than that many
-# labels. Labels are counted in all: 16 are about four of each type, the paper's "4-shot". For the type the printed line
-# gives the bounds; with many labels the probe is ahead: the information was in the features, and the *sentence* did not
-# point at it quite right. **What it does not show.** The captions of the training set named these
-# very words. "Zero-shot" means that no label was given for this task, not that the concept was new. And the probe's
-# strength was chosen on the whole validation split, which favours the probe where labels are few.
+# labels (in all: 16 are about four of each type, the paper's "4-shot"). For the type the last line gives the bounds;
+# with more labels the probe is ahead: the information was in the features, and the *sentence* did not point at it quite
+# right. **What it does not show.** The captions of the training set named these very words. "Zero-shot" means that no
+# label was given for this task, not that the concept was new. And the probe's strength was chosen on the whole
+# validation split, which favours the probe where labels are few.
 
 # %% [markdown] slideshow={"slide_type": "subslide"} notes="Let the class vote for the best wording before the bars are shown. The point is not who is right but that there is a spread at all, and that it can only be seen with labels."
 # **Wording matters.** The same question about the type in several wordings. Some use words that the tokenizer never saw
@@ -662,23 +667,22 @@ plt.show()
 # not a result; and the *best* of several wordings, chosen on the test set, is a number that was trained on the test set.
 #
 # The ensemble needs no choice, but it is no free gift: for the type it is worse than the short sentence, and the
-# interval excludes zero. Why, is open. That its sentences also say other things, wrong for most images, does not explain
-# enough: "a dark ... in the upper left" says more that is wrong than "a small ...", and loses less. For the size the validation line above said the
-# contrary. In the paper the eighty templates differ in style and name nothing else.
+# interval excludes zero. Why, is open: that its sentences also say other things, wrong for most images, does not
+# explain that "a dark ... in the upper left" loses less than "a small ...". For the size the validation line above said
+# the contrary. In the paper the eighty templates differ in style and name nothing else.
 #
-# Try it: choose the words, see which image fits (without a kernel: a grid of some sentences, the best image of each row
-# framed). **A question to take along:** is a cosine of 0.5 a good fit?
+# Try it: choose the words, see which image fits (without a kernel: some sentences, the best image of each row framed).
+# Is a cosine of 0.5 a good fit?
 
 # %%
 six = [int(np.flatnonzero((home.factors["place"] == p) & (home.factors["tone"] == t) & (home.factors["type"] == k))[0])
        for p, t, k in ((0, 0, 2), (0, 1, 0), (3, 0, 3), (3, 1, 2), (0, 1, 1), (3, 0, 0))
        if ((home.factors["place"] == p) & (home.factors["tone"] == t) & (home.factors["type"] == k)).any()]
-widgets.prompt_playground(widgets.prompt_table(model, tokenizer, x[six], [short(home.captions[i]) for i in six]))
+widgets.prompt_playground(widgets.prompt_table(model, tokenizer, x[six], [short(home.captions[i]).rsplit(",", 1)[0] for i in six]))
 
 # %% [markdown]
-# It depends on the row. A sentence of few words fits all images somewhat, even those that it is wrong about; the long
-# one leaves a gap between one image and all the others. Compare the numbers of one row, or the candidate sentences of
-# one image; no threshold holds for all.
+# That depends on the row: a short sentence fits all images somewhat, the long one only one of them. Compare within a
+# row, or the sentences of one image; no threshold holds for all.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 7 · On another scanner
@@ -703,22 +707,23 @@ for strength in SIZE["strengths"]:
 print("C at 0.00 gives the same images as scanner A:",
       np.array_equal(*(load("phantoms", "test", n=8, scanner=letter, strength=0.0).images for letter in "CA")))
 for letter in "AB":  # the sets of part 6, one scanner at a time
-    alone = [balanced_accuracy(images.factors["type"][images.domains == letter],
-                               (seen @ classes_of(WORDS["type"], PROMPTS["type"]).T).argmax(1).numpy()[images.domains == letter])
-             for images, seen in test.values()]
+    alone = []
+    for images, seen in test.values():
+        here = images.domains == letter
+        alone.append(balanced_accuracy(images.factors["type"][here], (seen[here] @ classes_of(WORDS["type"], PROMPTS["type"]).T).argmax(1)))
     print(f"type at home, scanner {letter} alone: {seed_interval(alone, bounds=(0, 1))}")
 
 # %%
-def from_chance(value, name):
-    """0 at chance, 1 when all are right."""
-    return (value - 1 / len(WORDS[name])) / (1 - 1 / len(WORDS[name]))
+def from_chance(name):
+    """The row of a word with 0 at chance and 1 when all are right: chance differs from word to word."""
+    chance = 1 / len(WORDS[name])
+    rows = [[(value - chance) / (1 - chance) for value in (f.mean, f.low, f.high)] for f in on_c[name]]
+    return [row[0] for row in rows], [row[1:] for row in rows]
 
 
 figure = figures.lines_with_intervals(
-    SIZE["strengths"], {name: ([from_chance(f.mean, name) for f in row], [(from_chance(f.low, name), from_chance(f.high, name)) for f in row])
-                        for name, row in on_c.items()},
-    xlabel="strength of scanner C", ylabel="0 = chance, 1 = all right", ylim=(-0.1, 1.05),
-    title="zero-shot under shift: 95% intervals over evaluation seeds")
+    SIZE["strengths"], {name: from_chance(name) for name in TEMPLATES}, xlabel="strength of scanner C",
+    ylabel="0 = chance, 1 = all right", ylim=(-0.1, 1.05), title="zero-shot under shift: 95% intervals over evaluation seeds")
 figure.axes[0].axhline(0, linestyle=":", color="#555555")
 figure
 
@@ -739,9 +744,7 @@ for asked, suffix in ASKED.items():
                    (seen @ classes.T).argmax(1).numpy()) for seed, (images, seen) in shifted.items()]
 for name in ("size", "type"):
     for asked in list(ASKED)[1:]:
-        d = paired_difference(named["no scanner named", name], named[asked, name])
-        verdict = "the interval excludes zero" if d.excludes_zero() else "NOT distinguishable from zero"
-        print(f"{name}: naming {asked:12s} {100 * d.mean:+5.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], {verdict}")
+        print(f"{name}: naming {asked:12s} {points(named['no scanner named', name], named[asked, name])}")
 before, after = of_first[SIZE["strengths"][0]], of_first[SIZE["strengths"][-1]]
 of_others = [((f.sum(0).square().sum() - len(f)) / len(f) / (len(f) - 1)).item() for f in (before, after)]
 print(f"image vectors, mean cosine: a patient at C {SIZE['strengths'][0]:.2f} and the same at C {SIZE['strengths'][-1]:.2f}: "
@@ -750,14 +753,14 @@ print(f"image vectors, mean cosine: a patient at C {SIZE['strengths'][0]:.2f} an
 # %% [markdown]
 # All words fall on scanner C, and not in the order in which they were learnt: at full strength the place, first and
 # perfect at home, is at chance, and the tone is not. Easy is not the same as robust. (At strength 0 the type is better
-# than in part 6: the way to C begins at scanner A, and half of the images of part 6 are B's.) Naming a scanner moves little or nothing, scanner C
-# itself nothing that could be told from zero. (If one interval of six excludes zero by a hair, remember that six were
-# looked at.)
+# than in part 6, because C at 0 is scanner A, and half of part 6 is B.) Naming a scanner moves little or nothing,
+# scanner C itself nothing that could be told from zero. (If one interval of six excludes zero by a hair, remember that
+# six were looked at.)
 #
-# A prompt moves the *text* vector. The shift has moved the *image* vectors (last printed line): away from the same
-# patients at home, and towards one another. Words can only help if the network has
-# learnt how images of that scanner look, and then only by choosing among directions it has. The large CLIP is much more
-# robust than ours; the paper leaves open why (section 3.3), and later work found that it is its data and not its loss
+# A prompt moves the *text* vector. The shift has moved the *image* vectors (last line): away from where the same
+# patients were, and towards one another. Words can only help if the network has learnt how images of that scanner look,
+# and then only by choosing among directions it has. The large CLIP is much more robust than ours; the paper leaves open
+# why (section 3.3), and later work found that it is its data and not its loss
 # ([2205.01397](https://arxiv.org/abs/2205.01397)).
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="The negation is the one to dwell on: reports are full of 'no evidence of'. Let the class guess before running it."
@@ -782,15 +785,16 @@ def bright_among_best(sentence):
 
 print(f"{'all images':32s} bright: {images.factors['tone'].mean():.0%}")
 with torch.no_grad():
-    for sentence in ("a bright lesion", "a dark lesion", "no bright lesion", "a lesion that is not bright", "a dark bright lesion", "a bright dark lesion"):
+    for sentence in ("a bright lesion", "a dark lesion", "no bright lesion", "a lesion that is not bright",
+                     "a dark bright lesion", "a bright dark lesion"):
         share, told = bright_among_best(sentence)
         print(f"{sentence!r:32s} bright among the best {top}: {share:4.0%}   {'(' + told + ')' if told else ''}")
 
 # %% [markdown]
 # "No bright lesion" finds what "a bright lesion" finds: the opposite of what a reader would mean. The word "no" was
-# never in a caption, so no contrast ever paid for it; and a contradiction gets an answer like any other, another one when
-# its two words change places. Large CLIPs know the word and fail all the same: in their captions it hardly ever decides which image is
-# meant ([2501.09425](https://arxiv.org/abs/2501.09425)).
+# never in a caption, so no contrast ever paid for it; and a contradiction gets an answer like any other, and another
+# one with its two words exchanged. Large CLIPs know the word and fail all the same: in their captions it hardly ever
+# decides which image is meant ([2501.09425](https://arxiv.org/abs/2501.09425)).
 #
 # **Counting, word order, spelling.** How far does the text vector move when we say something else?
 
@@ -809,18 +813,18 @@ with torch.no_grad(), warnings.catch_warnings():
         print(f"{what:22s} cosine {(one @ other).item():+.2f}   {pair[0]!r} and {pair[1]!r}")
     said = model.encode_text(tokenizer([f"a {kind} lesion" for kind in (*KINDS, "circular")]), normalize=True)
 called = (seen @ said[:4].T).argmax(1).numpy()
-print(f"\n{'cosine of the sentences':24s}" + "".join(f"{kind:>12s}" for kind in KINDS) + "   | images of that type, called (in the same order)")
+print(f"\n{'cosine of the sentences':24s}" + "".join(f"{kind:>12s}" for kind in KINDS) + "   | its images, by what they were called")
 for row, kind in enumerate((*KINDS, "circular (unknown)")):
     counts = [int(((images.factors["type"] == row) & (called == k)).sum()) for k in range(4)] if row < 4 else []
     print(f"{kind:24s}" + "".join(f"{(said[row] @ said[k]).item():12.2f}" for k in range(4)) + "   | " + "".join(f"{n:5d}" for n in counts))
 
 # %% [markdown]
-# Is +0.95 or +0.98 "nearly the same"? The table says no: two *types* lie as close in this wording, and the counts beside
-# them show what comes of it: images of these two are taken for one another, the others hardly ever. So another count or
-# order may matter, and above one did: the two contradictions find quite different images. The unknown "circular" does
-# not lie at "round" but at two types that it does not mean, and "circular" and "triangular" are the same vector: one
-# token stands for all that is unknown. The model gives no hint; the *tokenizer* warns. **A warning is worth more
-# than a score**: treat it as an error in anything that meets patients (`WordTokenizer(..., unknown="error")`).
+# Is +0.95 or +0.98 "nearly the same"? The table says no: two *types* lie as close in this wording, and the counts show
+# what comes of it: these two are taken for one another, the others hardly ever. So another count or order may matter;
+# above, one did. The unknown "circular" lies not at "round" but at two types that it does not mean, and "circular" and
+# "triangular" are the same vector: one token stands for all that is unknown. The model gives no hint; the *tokenizer*
+# warns. **A warning is worth more than a score**: treat it as an error in anything that meets patients
+# (`WordTokenizer(..., unknown="error")`).
 #
 # **Too long, and empty.** A caption longer than the context is cut, with a warning or with an error, as you choose. An
 # empty list of prompts is refused.
@@ -847,11 +851,11 @@ for what, call in {
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · On real images
 #
-# Our CLIP knows phantoms only; it has no words for a chest X-ray and must not be asked for any. But its *image* features
-# can be probed: a logistic regression on them, on PneumoniaMNIST (CC BY 4.0, MedMNIST v2), with few labels. Beside it the
-# two baselines that belong there: raw pixels (28 x 28, as they come; the networks get them enlarged to 64 x 64), and the
-# same network that never learnt anything. Live when the data is
-# found, else from the results store; the cell says which.
+# Our CLIP knows phantoms only; it has no words for a chest X-ray and must not be asked for any. But its *image*
+# features can be probed: a logistic regression on them, on PneumoniaMNIST (CC BY 4.0, MedMNIST v2; 28 x 28 pixels,
+# enlarged to 64 for the networks), with few labels. Beside it the two baselines that belong there: raw pixels, and the
+# same network that never learnt anything. Live when the data is found, else from the results store; the cell says
+# which.
 
 # %%
 try:
@@ -878,14 +882,13 @@ counts = {row["params"]["fraction"]: row["params"]["labelled"] for row in xray_r
 methods = list(dict.fromkeys(key[0] for key in xray_table))
 for fraction in fractions:
     print(f"{counts[fraction]:4d} labels   " + "   ".join(f"{method} {xray_table[method, 'linear', fraction]}" for method in methods))
-single = {(row["params"]["method"], row["params"]["fraction"], row["seed"]): row["metrics"]["balanced_accuracy"] for row in xray_rows}
+by_seed = {}
+for row in xray_rows:
+    by_seed.setdefault((row["params"]["method"], row["params"]["fraction"]), {})[row["seed"]] = row["metrics"]["balanced_accuracy"]
 for fraction in fractions:
     for other in methods[1:]:
-        both = [(single[other, fraction, seed], single[method, fraction, seed])
-                for method, at, seed in single if method == methods[0] and at == fraction]
-        d = paired_difference(*zip(*both))
-        verdict = "the interval excludes zero" if d.excludes_zero() else "NOT distinguishable from zero"
-        print(f"{counts[fraction]:4d} labels, CLIP minus {other:14s} {100 * d.mean:+5.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], {verdict}")
+        ours, theirs = by_seed[methods[0], fraction], by_seed[other, fraction]
+        print(f"{counts[fraction]:4d} labels, CLIP minus {other:14s} {points([theirs[seed] for seed in ours], list(ours.values()))}")
 
 # %%
 figures.grouped_bars(
@@ -896,10 +899,9 @@ figures.grouped_bars(
 
 # %% [markdown]
 # Features learnt on phantoms are made for a dark or bright spot in a quarter of an organ. On chest X-rays they brought
-# **no gain that we could measure**, neither over pixels nor over a network that learnt nothing. (Three seeds give wide
-# intervals: this is no proof that there is none.) A good zero-shot number at home says nothing about transfer. A CLIP of radiographs and their
-# reports would be another matter (ConVIRT, [2010.00747](https://arxiv.org/abs/2010.00747), came before CLIP and did
-# just that).
+# **no gain that we could measure**, over pixels or over a network that learnt nothing (with few seeds and wide
+# intervals). A good zero-shot number at home says nothing about transfer. A CLIP of radiographs and their reports would
+# be another matter (ConVIRT, [2010.00747](https://arxiv.org/abs/2010.00747), came before CLIP and did just that).
 #
 # **The official checkpoints.** OpenAI released ResNets and ViT-B/32, B/16, L/14 (and L/14 at 336 pixels), trained on 400
 # million pairs that were never published; open_clip retrained them on LAION's public pairs. The package has the two

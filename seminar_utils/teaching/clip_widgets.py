@@ -81,7 +81,7 @@ def prompt_figure(size: str, tone: str, kind: str, place: str, table: PromptTabl
     figure, axes = new_figure(*shape, sharey="row", photo=True, gridspec_kw={"height_ratios": [2, 1]})
     for column, i in enumerate(order):
         draw_picture(axes[0, column], table.images[i], f"{cosines[i]:.2f}")
-        axes[1, column].set_xlabel(table.caption(i), fontsize=9)
+        axes[1, column].set_xlabel(table.caption(i), fontsize=8)
         axes[1, column].bar([0], [cosines[i]], color=PALETTE[0 if cosines[i] > 0 else 1])
         axes[1, column].axhline(0, color="#555555", linewidth=1)
         axes[1, column].set(xticks=[], ylim=(-1, 1))
@@ -117,7 +117,7 @@ def prompt_static(table: PromptTable) -> CourseFigure:
     axes = figure.subplot_mosaic(mosaic, height_ratios=[1, 0.42 * len(shown)])
     for i, image in enumerate(table.images):
         draw_picture(axes[f"image {i}"], image)
-        axes[f"image {i}"].set_title(table.caption(i), fontsize=9)
+        axes[f"image {i}"].set_title(table.caption(i), fontsize=8)
     ax = axes["grid"]
     low, high = values.min(), values.max()
     ax.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
