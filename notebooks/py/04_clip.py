@@ -681,8 +681,8 @@ six = [int(np.flatnonzero((home.factors["place"] == p) & (home.factors["tone"] =
 widgets.prompt_playground(widgets.prompt_table(model, tokenizer, x[six], [short(home.captions[i]).rsplit(",", 1)[0] for i in six]))
 
 # %% [markdown]
-# That depends on the row: a short sentence fits all images somewhat, the long one only one of them. Compare within a
-# row, or the sentences of one image; no threshold holds for all.
+# That depends on the row: "a small lesion" and "a large lesion" fit all the images somewhat, the long sentence fits
+# only one. Compare within a row, or the sentences of one image; no threshold holds for all.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 7 · On another scanner
