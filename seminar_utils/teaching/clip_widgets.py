@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.patches import Rectangle
 
 from ..models.clip import CLIP
 from ..models.zero_shot import Tokenizer
@@ -35,14 +37,20 @@ def sentence(size: str = ANY, tone: str = ANY, kind: str = ANY, place: str = ANY
 
 @dataclass(frozen=True)
 class PromptTable:
-    """What the playground shows: `cosines` maps the four words to one cosine for each image."""
+    """What the playground shows: `cosines` maps the four words to one cosine for each image.
+
+    captions: what each image shows, to be written above it; left out when empty.
+    """
 
     images: Sequence[Any]
     cosines: Mapping[Words, Sequence[float]]
+    captions: Sequence[str] = ()
 
     def __post_init__(self):
         if not self.cosines or any(len(values) != len(self.images) for values in self.cosines.values()):
             raise SeminarError(f"a prompt table needs one cosine for each of its {len(self.images)} images")
+        if self.captions and len(self.captions) != len(self.images):
+            raise SeminarError(f"{len(self.images)} images take as many captions, got {len(self.captions)}")
 
     def of(self, words: Words) -> np.ndarray:
         """The cosines of one sentence (N,). Raises SeminarError for words that are not in the table."""
@@ -50,14 +58,18 @@ class PromptTable:
             raise SeminarError(f"the table holds no sentence of {words}, it has {len(self.cosines)} others")
         return np.asarray(self.cosines[words], dtype=float)
 
+    def caption(self, i: int) -> str:
+        """The caption of image i in short lines, or nothing."""
+        return textwrap.fill(self.captions[i], 13) if self.captions else ""
+
 
 @torch.no_grad()
-def prompt_table(model: CLIP, tokenizer: Tokenizer, x: torch.Tensor) -> PromptTable:
-    """All sentences of the menus against images x (N, C, H, W)."""
+def prompt_table(model: CLIP, tokenizer: Tokenizer, x: torch.Tensor, captions: Sequence[str] = ()) -> PromptTable:
+    """All sentences of the menus against images x (N, C, H, W), whose own captions stand above them."""
     words = list(product(*MENUS.values()))
     text = model.encode_text(tokenizer([sentence(*chosen) for chosen in words]), normalize=True)  # (M, D)
     cosines = text @ model.encode_image(x, normalize=True).T  # (M, N)
-    return PromptTable(list(x), dict(zip(words, cosines.tolist())))
+    return PromptTable(list(x), dict(zip(words, cosines.tolist())), captions)
 
 
 @styled
@@ -65,10 +77,11 @@ def prompt_figure(size: str, tone: str, kind: str, place: str, table: PromptTabl
     """The images, best one first, each with the cosine of the chosen sentence below."""
     cosines = table.of((size, tone, kind, place))
     order = np.argsort(-cosines, kind="stable")
-    shape = (2, len(order), 1.5 * len(order), 3.1)
+    shape = (2, len(order), 1.5 * len(order), 3.7 if table.captions else 3.1)
     figure, axes = new_figure(*shape, sharey="row", photo=True, gridspec_kw={"height_ratios": [2, 1]})
     for column, i in enumerate(order):
         draw_picture(axes[0, column], table.images[i], f"{cosines[i]:.2f}")
+        axes[1, column].set_xlabel(table.caption(i), fontsize=8)
         axes[1, column].bar([0], [cosines[i]], color=PALETTE[0 if cosines[i] > 0 else 1])
         axes[1, column].axhline(0, color="#555555", linewidth=1)
         axes[1, column].set(xticks=[], ylim=(-1, 1))
@@ -93,22 +106,27 @@ TWIN: tuple[Words, ...] = (
 
 @styled
 def prompt_static(table: PromptTable) -> CourseFigure:
-    """The static twin: a grid of some sentences (rows) and all images (columns)."""
+    """The static twin: a grid of some sentences (rows) and all images (columns), the best of each row framed."""
     shown = [words for words in TWIN if words in table.cosines] or list(table.cosines)[: len(TWIN)]
     values = np.stack([table.of(words) for words in shown])  # (M, N)
     count = len(table.images)
-    figure, _ = new_figure(1, 1, 1.0 * count + 4.6, 0.42 * len(shown) + 1.9, photo=True)
+    height = 0.42 * len(shown) + (2.6 if table.captions else 1.9)
+    figure, _ = new_figure(1, 1, 1.0 * count + 4.6, height, photo=True)
     figure.clear()
     mosaic = [[f"image {i}" for i in range(count)], ["grid"] * count]
     axes = figure.subplot_mosaic(mosaic, height_ratios=[1, 0.42 * len(shown)])
     for i, image in enumerate(table.images):
         draw_picture(axes[f"image {i}"], image)
+        axes[f"image {i}"].set_title(table.caption(i), fontsize=8)
     ax = axes["grid"]
-    ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    low, high = values.min(), values.max()
+    ax.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        ax.text(
-            column, row, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black"
-        )
+        colour = "white" if value > low + 0.6 * (high - low) else "black"
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+    for row, best in enumerate(values.argmax(axis=1)):
+        corner = (best - 0.47, row - 0.44)
+        ax.add_patch(Rectangle(corner, 0.94, 0.88, fill=False, edgecolor=PALETTE[1], linewidth=2.5))
     ax.set_yticks(range(len(shown)), [sentence(*words) for words in shown])
     ax.set_xticks([])
     ax.grid(visible=False)

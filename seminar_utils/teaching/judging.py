@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import random
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def judge(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
     is not caught: interrupt the kernel (Kernel > Interrupt), nothing is lost.
     """
     cases = exercise.cases()
-    for case in cases:
+    again = [with_gradients(case, exercise.gradient_to) for case in cases] if exercise.gradient_to else []
+    for case in [*cases, *again]:
         try:
             lines = try_case(exercise, case, function)
         except _NotStarted:
@@ -51,6 +53,31 @@ def judge(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
         if lines:
             return Verdict("wrong", len(cases), lines)
     return Verdict("right", len(cases))
+
+
+def with_gradients(case: Case, names: tuple[str, ...]) -> Case:
+    """The same case, its arguments of these names asking for a gradient."""
+
+    def make() -> dict[str, Any]:
+        return {name: v.requires_grad_() if name in names else v for name, v in case.make().items()}
+
+    note = "; ".join([*filter(None, [case.note]), f"a gradient must reach {', '.join(names)}"])
+    return replace(case, make=make, note=note, gradient_to=names)
+
+
+def gradients(result: Any, arguments: dict[str, Any], names: tuple[str, ...]) -> dict[str, Tensor]:
+    """What `result` (a tensor or several), weighted so that no two of its numbers count the same, sends back."""
+    lost = "stay in torch, without detach, item, float or no_grad"
+    parts = result if isinstance(result, (tuple, list)) else [result]
+    learnt = [part for part in parts if isinstance(part, Tensor) and part.requires_grad]
+    if not learnt:
+        raise WrongAnswer(f"no gradient flows back to {', '.join(names)}: {lost}")
+    total = sum((part * torch.linspace(1, 2, part.numel()).view_as(part)).sum() for part in learnt)
+    found = torch.autograd.grad(total, [arguments[name] for name in names], allow_unused=True)
+    for name, gradient in zip(names, found):
+        if gradient is None:
+            raise WrongAnswer(f"no gradient reaches {name}: {lost}")
+    return {f"gradient to {name}": gradient for name, gradient in zip(names, found)}
 
 
 class _NotStarted(Exception):
@@ -87,6 +114,11 @@ def try_case(exercise: Exercise, case: Case, function: Callable[..., Any]) -> tu
 
 def _outcome(exercise: Exercise, case: Case, function: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
     arguments = case.make()
+    if case.gradient_to:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch would advise to cut the gradient off
+            result = function(*arguments.values())
+        return gradients(result, arguments, case.gradient_to), arguments
     result = function(*arguments.values())
     return exercise.observe(result, arguments), arguments
 

@@ -33,6 +33,16 @@ def test_the_twin_shows_every_sentence_against_every_image():
     grid = figure.axes[-1]
     assert np.allclose(grid.images[0].get_array(), [[0.9, 0.1, -0.8], [-0.7, 0.2, 0.8]])
     assert [label.get_text() for label in grid.get_yticklabels()] == ["a dark lesion", "a bright lesion"]
+    assert [round(frame.get_x() + 0.47) for frame in grid.patches] == [0, 2]  # the best image of each row
+
+
+def test_captions_stand_above_the_images():
+    table = widgets.PromptTable(IMAGES, TABLE.cosines, ["dark", "medium", "bright"])
+    assert [ax.get_title() for ax in widgets.prompt_static(table).axes[:3]] == ["dark", "medium", "bright"]
+    figure = widgets.prompt_figure(*BRIGHT, table=table)
+    assert [ax.get_xlabel() for ax in figure.axes[3:]] == ["bright", "medium", "dark"]
+    with pytest.raises(SeminarError, match="3 images take as many captions"):
+        widgets.PromptTable(IMAGES, TABLE.cosines, ["one"])
 
 
 def test_the_table_of_a_model_holds_all_sentences():

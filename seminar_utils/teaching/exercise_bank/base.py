@@ -18,12 +18,14 @@ class Case:
 
     `make` builds the arguments afresh (from fixed seeds), as a dict in the order of the signature: the
     student's function and the reference each get their own copy. `keep_input` forbids changing them. `note`
-    says what the printed arguments do not show.
+    says what the printed arguments do not show. With `gradient_to` (names of arguments) not the result is
+    compared, but the gradient that it sends back to each of them.
     """
 
     make: Callable[[], dict[str, Any]]
     keep_input: bool = True
     note: str = ""
+    gradient_to: tuple[str, ...] = ()
 
 
 def outcome_only(result: Any, arguments: dict[str, Any]) -> Any:
@@ -39,7 +41,9 @@ class Exercise:
     implementation: "module:function" of the reference, imported when first needed; cases: gives the
     cases from simple to complex, so that the first that fails is the smallest counterexample;
     hints: from a push to nearly the answer; tolerance: largest |difference| - tolerance * |expected|;
-    observe: (result, arguments) -> what is compared, for answers that also act on their arguments.
+    observe: (result, arguments) -> what is compared, for answers that also act on their arguments;
+    gradient_to: arguments that a training moves: every case is tried once more, and an answer whose
+    gradient does not reach them, or is another one, is wrong.
     """
 
     id: str
@@ -52,6 +56,7 @@ class Exercise:
     hints: tuple[str, ...]
     tolerance: float = 1e-4
     observe: Callable[[Any, dict[str, Any]], Any] = outcome_only
+    gradient_to: tuple[str, ...] = ()
 
     @property
     def reference(self) -> Callable[..., Any]:

@@ -132,6 +132,7 @@ EXERCISES = (
         minutes=5,
         implementation=f"{__name__}:sequence",
         cases=sequence_cases,
+        gradient_to=("x_patches", "cls_token", "pos_embed"),
         hints=(
             "There are N + 1 positions for N patches: who has the first one? And every image needs its own copy.",
             "Put the class token in front of every image's patches (expand it over the batch, cat along "
@@ -147,6 +148,7 @@ EXERCISES = (
         minutes=8,
         implementation=f"{__name__}:attention",
         cases=attention_cases,
+        gradient_to=("q", "k", "v"),
         hints=(
             "Each query asks: how much do I take from each value? Its weights over the KEYS sum to one. "
             "And what are the scores divided by, so that d does not matter?",

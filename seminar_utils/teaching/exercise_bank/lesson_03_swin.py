@@ -73,6 +73,7 @@ EXERCISES = (
         minutes=8,
         implementation="seminar_utils.models.windows:window_partition",
         cases=window_partition_cases,
+        gradient_to=("x",),
         hints=(
             "A reshape alone cuts strips, not squares. Write down which four tokens of a 4 x 4 map belong to the "
             "first window of 2 x 2.",
@@ -137,6 +138,7 @@ EXERCISES = (
         minutes=6,
         implementation=f"{__name__}:four_neighbours",
         cases=patch_merging_cases,
+        gradient_to=("x",),
         hints=(
             "x[:, 0::2, 0::2] holds the upper left token of every square of four.",
             "The order is that of the official files, and not that of reading: from the upper left token go DOWN "

@@ -1,4 +1,4 @@
-"""Exercises of lesson 04: similarities, the symmetric loss, the end token, several prompts for a class."""
+"""Exercises of lesson 04: the end token, similarities, the symmetric loss, several prompts for a class."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .base import Case, Exercise
 def similarity(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
     """exp(log_scale) * cosine of every image (B, D) with every caption (M, D): logits (B, M).
 
+    log_scale is a tensor that is learnt, as image and text are: a gradient reaches all three.
     Radford et al. 2021 (arXiv 2103.00020), figure 3.
     """
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
@@ -21,7 +22,7 @@ def similarity(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """Symmetric cross-entropy of logits (B, B) whose pairs lie on the diagonal: a single number.
+    """Symmetric cross-entropy of logits (B, B) whose pairs lie on the diagonal: a tensor without axes.
 
     Radford et al. 2021 (arXiv 2103.00020), figure 3.
     """
@@ -35,8 +36,9 @@ def pool_end_token(tokens: Tensor, ids: Tensor) -> Tensor:
 
 
 def ensemble(prompts: Tensor) -> Tensor:
-    """One direction a class from several prompts: (K, T, D) -> (K, D), of length 1.
+    """One direction for each class from its prompts: (K, T, D) -> (K, D), of length 1.
 
+    K classes, T prompts each, features of any length; each prompt counts the same.
     Radford et al. 2021 (arXiv 2103.00020), section 3.1.4: the mean is taken of features, not of probabilities.
     """
     return F.normalize(F.normalize(prompts, dim=-1).mean(dim=1), dim=-1)
@@ -102,11 +104,28 @@ def _prompts(classes: int, templates: int, dim: int, spread: float = 1.0) -> Cas
 
 
 def ensemble_cases() -> list[Case]:
-    """One template; three; templates of very unlike length; as many classes as templates."""
-    return [_prompts(2, 1, 3), _prompts(2, 3, 4), _prompts(3, 4, 5, 6.0), _prompts(3, 3, 3, 2.0)]
+    """Two prompts to draw on paper; one; three; prompts of very unlike length; as many classes as prompts."""
+    by_hand = Case(lambda: {"prompts": torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])})
+    return [by_hand, _prompts(2, 1, 3), _prompts(2, 3, 4), _prompts(3, 4, 5, 6.0), _prompts(3, 3, 3, 2.0)]
 
 
 EXERCISES = (
+    Exercise(
+        id="clip.pool_end_token",
+        lesson="04_clip",
+        title="reading a caption at its end",
+        difficulty=2,
+        minutes=6,
+        implementation=f"{__name__}:pool_end_token",
+        cases=pool_end_token_cases,
+        gradient_to=("tokens",),
+        hints=(
+            "The end token is the first that has seen the whole caption, and captions are not equally long: the "
+            "last column of the tensor is mostly padding.",
+            "The end token has the largest id of all, so ids.argmax(dim=1) says where it stands: (B,).",
+            "tokens[torch.arange(len(tokens)), ids.argmax(dim=1)]; tokens[:, ids.argmax(1)] would be (B, B, D).",
+        ),
+    ),
     Exercise(
         id="clip.similarity",
         lesson="04_clip",
@@ -115,10 +134,12 @@ EXERCISES = (
         minutes=5,
         implementation=f"{__name__}:similarity",
         cases=similarity_cases,
+        gradient_to=("image", "text", "log_scale"),
         hints=(
-            "A cosine does not know how long its vectors are: make every row one long first.",
-            "F.normalize(image, dim=-1) divides each row by its length. Then one matrix product gives all "
-            "pairs: (B, D) @ (D, M). The model learns the LOGARITHM of the factor.",
+            "Two things are easily left out. The model learns the LOGARITHM of the factor; and a cosine does not "
+            "know how long its vectors are: make every row of image and text of length 1 first.",
+            "log_scale.exp() is the factor, and still a tensor that learns. F.normalize(image, dim=-1) divides "
+            "each row by its length; then one matrix product gives all pairs: (B, D) @ (D, M).",
             "log_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T",
         ),
     ),
@@ -130,27 +151,14 @@ EXERCISES = (
         minutes=8,
         implementation=f"{__name__}:info_nce",
         cases=info_nce_cases,
+        gradient_to=("logits",),
         hints=(
-            "Row i is a classification with B classes: which caption belongs to image i? What is the label?",
-            "The labels are 0 .. B-1. A column asks the other way: which image belongs to caption j? It is a row "
-            "of logits.T.",
+            "The rows are one half only: a column is a classification, too (which image belongs to caption j?). "
+            "The loss is the mean of both halves.",
+            "Row i has B classes and the label i, so the labels are 0 .. B-1; a column is a row of logits.T. Give "
+            "F.cross_entropy the logits: it takes the softmax itself.",
             "labels = torch.arange(len(logits)); (F.cross_entropy(logits, labels) + "
             "F.cross_entropy(logits.T, labels)) / 2",
-        ),
-    ),
-    Exercise(
-        id="clip.pool_end_token",
-        lesson="04_clip",
-        title="reading a caption at its end",
-        difficulty=2,
-        minutes=6,
-        implementation=f"{__name__}:pool_end_token",
-        cases=pool_end_token_cases,
-        hints=(
-            "Only the last word's successor has seen the whole caption, and captions are not equally long: the "
-            "last column of the tensor is mostly padding.",
-            "The end token has the largest id of all, so ids.argmax(dim=1) says where it stands: (B,).",
-            "tokens[torch.arange(len(tokens)), ids.argmax(dim=1)]; tokens[:, ids.argmax(1)] would be (B, B, D).",
         ),
     ),
     Exercise(

@@ -142,6 +142,7 @@ EXERCISES = (
         minutes=12,
         implementation="seminar_utils.models.mae:random_masking",
         cases=random_masking_cases,
+        gradient_to=("tokens",),
         hints=(
             "Each image gets its own mask: sort its own row of noise; the patches with the smallest numbers stay.",
             "order = noise.argsort(dim=1) lists the patches from the smallest noise up; ids_restore says for "
@@ -158,6 +159,7 @@ EXERCISES = (
         minutes=8,
         implementation=f"{__name__}:unshuffle",
         cases=unshuffle_cases,
+        gradient_to=("visible", "mask_token"),
         hints=(
             "First make the list of all N: visible tokens, then as many copies of the mask token as are missing.",
             "Patch n of the image is entry ids_restore[n] of that list: a reading (gather), no writing (scatter).",
@@ -173,6 +175,7 @@ EXERCISES = (
         minutes=8,
         implementation=f"{__name__}:patch_loss",
         cases=patch_loss_cases,
+        gradient_to=("pred",),
         hints=(
             "Three steps: normalise every TARGET patch by its own statistics; the mean error of every patch; the "
             "mean over the hidden patches only.",

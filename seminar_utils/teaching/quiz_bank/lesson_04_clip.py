@@ -4,16 +4,20 @@ from .base import Option, Question
 
 QUESTIONS = (
     Question(
-        "In a batch of 64 pairs every image has to find its caption. No two captions of the batch differ in the "
-        "type of the lesion alone. What does this batch teach about the type?",
+        "The network knows size, tone, place and scanner already. In a batch of 64 pairs every image has to find "
+        "its caption, and no two captions of the batch differ in the type of the lesion alone. What does this "
+        "batch teach about the type?",
         (
-            Option("As much as any other", "To find the right caption, all the other words are enough here."),
+            Option("As much as any other", "To find the right caption, the words that it knows are enough here."),
             Option(
-                "Little or nothing: the other words already tell the captions apart",
-                "A contrast can only teach what is needed to win it. That is why negatives decide what is learnt.",
+                "Nothing: what it knows already tells the captions apart",
+                "A contrast can only teach what is needed to win it. That is why negatives decide what is learnt. "
+                "While the other words are unknown, the same batch would pay for the type too.",
                 right=True,
             ),
-            Option("The type, but not the size", "The size helps to tell captions apart, so it is learnt sooner."),
+            Option(
+                "More than a random batch", "A random batch holds some near misses in the type, this one none."
+            ),
             Option(
                 "It makes the features forget the type", "There is no push against the type, only none for it."
             ),

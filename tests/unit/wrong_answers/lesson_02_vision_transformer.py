@@ -47,6 +47,7 @@ WRONG = {
         "not expanded": lambda x, c, e: torch.cat([c, x], 1) + e,
         "no positions": lambda x, c, e: torch.cat([c.expand(len(x), -1, -1), x], 1),
         "in place": lambda x, c, e: torch.cat([c.expand(len(x), -1, -1), x.add_(e[:, 1:])], 1) + e,
+        "class token cut off": lambda x, c, e: torch.cat([c.detach().expand(len(x), -1, -1), x], 1) + e,
     },
     "vit.attention": {
         "not scaled": attend(scale=1.0),
@@ -54,6 +55,7 @@ WRONG = {
         "softmax over heads": attend(dim=1),
         "overflow": attend(by_hand=True),
         "values not used": lambda q, k, v: (q @ k.transpose(-2, -1)).softmax(-1),
+        "keys cut off": lambda q, k, v: attend()(q, k.detach(), v),
     },
 }
 

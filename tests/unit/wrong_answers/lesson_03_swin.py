@@ -91,6 +91,7 @@ WRONG = {
         "transposed inside": cut((0, 1, 3, 4, 2, 5)),
         "every second token": cut((0, 2, 4, 1, 3, 5), dilated=True),
         "not flattened": lambda x, window: window_partition(x, window).unflatten(1, (window, window)),
+        "by way of numpy": lambda x, window: torch.tensor(window_partition(x, window).detach().numpy()),
     },
     "swin.cost": {
         "as if global": lambda h, w, c, m: 4 * h * w * c**2 + 2 * (h * w) ** 2 * c,
@@ -121,6 +122,7 @@ WRONG = {
         "stacked below each other": merged([(0, 0), (1, 0), (0, 1), (1, 1)], dim=1),
         "mean of the four": mean_of_four,
         "reshape alone": lambda x: x.reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, 4 * x.shape[3]),
+        "cut off": lambda x: merged([(0, 0), (1, 0), (0, 1), (1, 1)])(x.detach()),
     },
 }
 

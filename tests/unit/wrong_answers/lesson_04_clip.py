@@ -1,5 +1,8 @@
 """Wrong answers to the exercises of lesson 04_clip: the mistakes that students really make."""
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -26,6 +29,9 @@ WRONG = {
         "only the images normalised": lambda i, t, s: s.exp() * unit(i) @ t.T,
         "captions by images": lambda i, t, s: s.exp() * unit(t) @ unit(i).T,
         "divided by the scale": lambda i, t, s: unit(i) @ unit(t).T / s.exp(),
+        "factor by math.exp": lambda i, t, s: math.exp(s) * unit(i) @ unit(t).T,
+        "factor by numpy": lambda i, t, s: np.exp(s.item()) * unit(i) @ unit(t).T,
+        "image cut off": lambda i, t, s: s.exp() * unit(i.detach()) @ unit(t).T,
     },
     "clip.info_nce": {
         "rows only": lambda z: F.cross_entropy(z, labels_of(z)),
@@ -36,6 +42,12 @@ WRONG = {
         "softmax first": lambda z: (
             (F.cross_entropy(z.softmax(1), labels_of(z)) + F.cross_entropy(z.T.softmax(1), labels_of(z))) / 2
         ),
+        "cut off from the logits": lambda z: (
+            (F.cross_entropy(z.detach(), labels_of(z)) + F.cross_entropy(z.detach().T, labels_of(z))) / 2
+        ),
+        "a Python number": lambda z: (
+            (F.cross_entropy(z, labels_of(z)) + F.cross_entropy(z.T, labels_of(z))).item() / 2
+        ),
     },
     "clip.pool_end_token": {
         "last column": lambda t, i: t[:, -1],
@@ -44,6 +56,7 @@ WRONG = {
         "the id itself as position": lambda t, i: t[torch.arange(len(t)), i.max(1).values % t.shape[1]],
         "last word, not the end": lambda t, i: t[torch.arange(len(t)), i.argmax(1) - 1],
         "class token": lambda t, i: t[:, 0],
+        "cut off from the tokens": lambda t, i: t.detach()[torch.arange(len(t)), i.argmax(1)],
     },
     "clip.ensemble": {
         "mean of raw features": lambda p: unit(p.mean(1)),

@@ -109,6 +109,7 @@ WRONG = {
         "one mask for the batch": masking(one_for_all=True),
         "kept ones sorted, the way back not": masking(sort_kept=True),
         "keeps what it should hide": keeps_what_it_should_hide,
+        "cut off from the tokens": lambda t, r, n: masking()(t.detach(), r, n),
     },
     "mae.unshuffle": {
         "not put back": not_put_back,
@@ -117,6 +118,7 @@ WRONG = {
         "hidden ones first": hidden_first,
         "the first image's order": first_image_s_order,
         "zeros for hidden": zeros_for_hidden,
+        "mask token cut off": lambda v, m, i: unshuffle_by_index(v, m.detach(), i),
     },
     "mae.patch_loss": {
         "all patches": loss(which="all"),
@@ -127,6 +129,7 @@ WRONG = {
         "divided by all patches": loss(divide="all"),
         "sum over pixels": loss(pixels="sum"),
         "normalised over the patches": loss(axis=1),
+        "cut off from the prediction": lambda p, t, m: loss()(p.detach(), t, m),
     },
 }
 
