@@ -138,6 +138,7 @@ EXERCISES = (
         minutes=8,
         implementation=f"{__name__}:batch_norm",
         cases=batch_norm_cases,
+        gradient_to=("x", "gamma", "beta"),
         hints=(
             "One mean and one variance per CHANNEL: which three axes of (B, C, H, W) are averaged away?",
             "Keep the averaged axes (keepdim=True), so that (1, C, 1, 1) meets (B, C, H, W); "
@@ -154,6 +155,7 @@ EXERCISES = (
         minutes=4,
         implementation=f"{__name__}:residual",
         cases=residual_cases,
+        gradient_to=("x",),
         tolerance=1e-5,
         hints=(
             "Look at figure 2 of the paper: two ways lead from x to the plus sign. Where does the relu stand?",

@@ -50,6 +50,7 @@ WRONG = {
         "eps outside of the root": normalise(eps_outside=True),
         "gamma along the width": normalise(broadcast_last=True),
         "in place": normalise(in_place=True),
+        "cut off from the map": lambda x, gamma, beta, eps: normalise()(x.detach(), gamma, beta, eps),
     },
     "resnet.residual": {
         "relu before the sum": lambda x, b, s: torch.relu(b(x)) + s(x),
@@ -57,6 +58,7 @@ WRONG = {
         "shortcut left out": lambda x, b, s: torch.relu(b(x) + x),
         "no shortcut": lambda x, b, s: torch.relu(b(x)),
         "in place": add_in_place,
+        "branch cut off": lambda x, b, s: torch.relu(b(x).detach() + s(x)),
     },
     "resnet.receptive_field": {
         "sum of kernels": field(grow=lambda k, jump: k, start=0),
