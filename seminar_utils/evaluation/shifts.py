@@ -105,7 +105,9 @@ def apply_shift(
 def shift_distance(x: Tensor, shifted: Tensor) -> Tensor:
     """How far each image was moved: the root mean square difference of its pixels, (B,)."""
     if x.shape != shifted.shape:
-        raise SeminarError(f"two batches of one shape are compared, got {tuple(x.shape)} and {tuple(shifted.shape)}")
+        raise SeminarError(
+            f"two batches of one shape are compared, got {tuple(x.shape)} and {tuple(shifted.shape)}"
+        )
     return (shifted - x).pow(2).mean(dim=(-3, -2, -1)).sqrt()
 
 

@@ -14,13 +14,13 @@ from .fields import gaussian_blur
 
 
 def ct_window(x: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Another display window: narrower, its level above or below the old one by chance of the image.
+    """Another display window: narrower, its level moved by chance of the image.
 
-    x in [0, 1] shows the old window. The new one has the relative width w and closes in on a fixed grey value c
-    (0.35 or 0.65): (x - c) / w + c. What lies outside of it saturates.
+    x in [0, 1] shows the old window. The new one has the relative width w and closes in on the image's own grey
+    value c, drawn from 0.35 to 0.65: (x - c) / w + c. What lies outside of it saturates.
     """
-    width = (0.85, 0.72, 0.58, 0.45, 0.32)[severity - 1]
-    centre = 0.5 + 0.15 * draws.sign(x)  # (B, 1, 1, 1)
+    width = (0.9, 0.8, 0.69, 0.57, 0.44)[severity - 1]
+    centre = draws.uniform(x, 1, 1, 1, low=0.35, high=0.65)  # (B, 1, 1, 1)
     return centre + (x - centre) / width
 
 

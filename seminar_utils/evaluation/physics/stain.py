@@ -16,7 +16,7 @@ COLOURS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))  # OD of 
 
 
 def dye_amounts(x: Tensor) -> tuple[Tensor, Tensor]:
-    """How much haematoxylin and eosin each pixel of x (B, 3, H, W) holds: (B, 2, H, W); and their colours (2, 3)."""
+    """Haematoxylin and eosin in each pixel of x (B, 3, H, W): amounts (B, 2, H, W) and colours (2, 3)."""
     colours = torch.tensor(COLOURS, dtype=torch.float64)
     colours = colours / colours.norm(dim=1, keepdim=True)  # (3, 3)
     unmix = colours.inverse().to(x.device, x.dtype)  # (3, 3)
