@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..runtime import SeminarError, unknown_name
@@ -105,9 +104,7 @@ def apply_shift(
 def shift_distance(x: Tensor, shifted: Tensor) -> Tensor:
     """How far each image was moved: the root mean square difference of its pixels, (B,)."""
     if x.shape != shifted.shape:
-        raise SeminarError(
-            f"two batches of one shape are compared, got {tuple(x.shape)} and {tuple(shifted.shape)}"
-        )
+        raise SeminarError(f"both batches should have one shape, got {tuple(x.shape)} and {tuple(shifted.shape)}")
     return (shifted - x).pow(2).mean(dim=(-3, -2, -1)).sqrt()
 
 
@@ -134,7 +131,7 @@ def _numbers(index: Sequence[int] | Tensor | np.ndarray | None, count: int) -> l
     """The images' numbers as a list, checked."""
     if index is None:
         return list(range(count))
-    numbers = np.asarray(torch.as_tensor(index).cpu())
+    numbers = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
     if numbers.shape != (count,) or (count and (numbers.dtype.kind not in "iu" or numbers.min() < 0)):
         raise SeminarError(f"index holds one non-negative integer for each of {count} images, got {index!r:.80}")
     return numbers.tolist()

@@ -56,8 +56,8 @@ def check_pair(x: Tensor, labels: ArrayLike, batch_size: int) -> np.ndarray:
     whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
     if not fits or not whole or batch_size < 1:
         raise SeminarError(
-            f"a stream needs an integer batch_size >= 1 and equally many images and integer labels (N,), more than 0; "
-            f"got batch_size {batch_size!r}, {len(x)} images, {labels.dtype} labels {labels.shape}"
+            f"a stream needs an integer batch_size >= 1 and equally many images and integer labels (N,), "
+            f"more than 0; got batch_size {batch_size!r}, {len(x)} images, {labels.dtype} labels {labels.shape}"
         )
     return labels
 

@@ -58,7 +58,7 @@ def test_a_stain_takes_colour_images(name, channels):
 def test_unknown_sets_and_unlike_batches():
     with pytest.raises(SeminarError, match="unknown set of shifts 'x-ray'.*'xray'"):
         shift_conditions("x-ray")
-    with pytest.raises(SeminarError, match="one shape"):
+    with pytest.raises(SeminarError, match="should have one shape"):
         shift_distance(GREY, COLOUR)
 
 

@@ -67,7 +67,7 @@ def test_a_smaller_delta_makes_a_more_correlated_stream():
 
 
 def test_the_correlation_is_that_of_dirichlet_shares():
-    """Two neighbours in a stretch with shares p_k of each class are alike with probability sum p_k^2 / (sum p_k)^2."""
+    """In a stretch with shares p_k two neighbours are alike with probability sum p_k^2 / (sum p_k)^2."""
     rng = np.random.default_rng(1)
     shares = rng.dirichlet(np.full(20, 0.3), size=(500, 4))  # (trials, classes, stretches)
     expected = ((shares**2).sum(1) / shares.sum(1)).sum(1).mean() / 4
