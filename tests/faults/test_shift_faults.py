@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from seminar_utils.data import load, real_shift
 from seminar_utils.data.dataset import Card, ImageSet
 from seminar_utils.evaluation.label_shift import resample_prevalence
 from seminar_utils.evaluation.schedules import domain_stream, severity_ramp, shifted_stream
@@ -167,3 +168,92 @@ def test_bad_input_to_a_shifted_stream_is_named(changes, message):
 def test_bad_input_to_a_stream_of_domains_is_named(domains, options, message):
     with pytest.raises(SeminarError, match=message):
         domain_stream(domains, 2, **options)
+
+
+# --- real shift ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in ("wbc", "nuclei"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("SEMINAR_DATA", str(tmp_path))
+    return tmp_path
+
+
+def cells(**changes):
+    arrays = {}
+    for domain in ("d1", "d2", "d3"):
+        arrays[f"{domain}_images"] = np.zeros((4, 96, 96, 3), np.uint8)
+        arrays[f"{domain}_labels"] = np.arange(4, dtype=np.uint8)
+        arrays[f"{domain}_masks"] = np.zeros((4, 96, 96), np.uint8)
+    return {key: value for key, value in (arrays | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d1_masks": None}, r"lacks the arrays \['d1_masks'\]"),
+        ({"d3_labels": None}, r"lacks the arrays \['d3_labels'\]"),
+        ({"d1_images": np.zeros((4, 64, 64, 3), np.uint8)}, r"\(4, 96, 96, 3\), got uint8 \(4, 64, 64, 3\)"),
+        ({"d1_images": np.zeros((4, 96, 96, 3))}, "got float64"),
+        ({"d1_images": np.zeros((3, 96, 96, 3), np.uint8)}, r"\(4, 96, 96, 3\), got"),
+        ({"d1_masks": np.full((4, 96, 96), 3, np.uint8)}, r"masks should be uint8 .* in 0..2"),
+        ({"d1_labels": np.array([0, 1, 2, 5])}, r"in 0..4, got int64 \(4,\) in 0..5"),
+        ({"d1_labels": np.array([0.0, 1, 2, 3])}, "integers"),
+        ({"d1_labels": np.array([None] * 4)}, "not a complete npz file"),
+        ({"d1_labels": np.full(4, 4)}, "domain 'd1' is empty"),
+    ],
+)
+def test_a_damaged_file_of_cells(folder, changes, message):
+    np.savez(folder / "wbc" / "wbc3_96.npz", **cells(**changes))
+    with pytest.raises(SeminarError, match=message):
+        load("wbc", "train")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file", b"no zip at all"])
+def test_a_file_that_is_no_npz(folder, content):
+    (folder / "nuclei" / "dsb2018_128.npz").write_bytes(content)
+    with pytest.raises(SeminarError, match="dsb2018_128.npz is not a complete npz file.*BBBC038"):
+        load("nuclei")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("wbc", ("GPL-3.0", "segmentation_WBC")), ("nuclei", ("CC0", "BBBC038"))]
+)
+def test_without_the_file_the_error_says_where_the_public_finds_it(folder, monkeypatch, name, words):
+    for place in ("is not in SEMINAR_DATA", "which is not set"):
+        with pytest.raises(SeminarError, match=place) as error:
+            load(name)
+        assert all(word in str(error.value) for word in (*words, 'load("phantoms")'))
+        monkeypatch.delenv("SEMINAR_DATA", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("wbc", "train"), {"domain": "d4"}, "unknown domain of 'wbc' 'd4'.*d1, d2, d3"),
+        (
+            ("wbc", "train"),
+            {"domain": "d2"},
+            "'d2' of 'wbc' is for testing: .* got 'train'; train on 'd1'",
+        ),
+        (("nuclei", "val"), {"domain": 1}, "'histology' of 'nuclei' is for testing"),
+        (("nuclei", "test"), {"domain": 3}, "unknown domain"),
+        (("nuclei", "test"), {"domain": None}, "unknown domain"),
+        (("wbc", "all"), {}, "unknown split"),
+        (("wbc", "test"), {"size": 28}, r"takes the options \['domain'\], got \['size'\]"),
+    ],
+)
+def test_a_domain_or_split_that_is_not(folder, arguments, options, message):
+    with pytest.raises(SeminarError, match=message):
+        load(*arguments, **options)
+
+
+def test_an_unknown_real_shift_domain_or_split():
+    with pytest.raises(SeminarError, match="did you mean 'organ'"):
+        real_shift("organs")
+    with pytest.raises(SeminarError, match="unknown target domain 'd1': .*d2"):
+        real_shift("wbc").load_target("d1")
+    with pytest.raises(SeminarError, match="split of the source 'test'"):
+        real_shift("pathmnist").load_source("test")
