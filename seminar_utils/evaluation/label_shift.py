@@ -74,9 +74,6 @@ def _whole(shares: np.ndarray, n: int) -> np.ndarray:
 
 
 def _most(shares: np.ndarray, have: np.ndarray) -> int:
-    """The largest number of images whose whole counts are all there."""
+    """The largest n with shares * n <= have; whole counts are then there, too, as what there is is whole."""
     asked = shares > 0
-    most = int((have[asked] / shares[asked]).min() + 1e-9)
-    while most and (_whole(shares, most) > have).any():  # rounding up may ask for one too many
-        most -= 1
-    return most
+    return int((have[asked] / shares[asked]).min() + 1e-9)

@@ -61,7 +61,8 @@ def test_recurring_comes_back_and_mixed_does_not_dwell():
     recurring = groups(shifted_stream(X, LABELS, pair, 5, "recurring", rounds=4).condition)
     assert [name for name, _ in recurring] == ["blur 2", "gamma 3"] * 4
     assert {length for _, length in recurring} <= {7, 8}
-    assert len(groups(shifted_stream(X, LABELS, pair, 5, "mixed").condition)) > 15
+    for whole_set in (False, True):
+        assert len(groups(shifted_stream(X, LABELS, pair, 5, "mixed", whole_set=whole_set).condition)) > 15
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
