@@ -51,8 +51,8 @@ def adaptive_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 
     """ECE in [0, 1] over equal-mass bins: no bin is nearly empty, so it wobbles less where N is small.
 
     A sure model has most of its confidences in the last equal-width bin, where over- and underconfidence cancel.
-    Source: the adaptive bins of Nixon et al., Measuring calibration in deep learning, 2019 (arXiv 1904.01685), here
-    for the predicted class alone.
+    Source: the adaptive bins of Nixon et al., Measuring calibration in deep learning, 2019 (arXiv 1904.01685),
+    here for the predicted class alone.
     """
     return _mean_gap(reliability_bins(probs, labels, bins, equal_mass=True))
 

@@ -58,7 +58,7 @@ def networks_of(method: Callable) -> list[nn.Module]:
 def count_passes(method: Callable) -> Iterator[Passes]:
     """Count passes while the block runs: `with count_passes(tent) as passes: tent(x)`.
 
-    A pass is one call of a network that the method holds; a direct call of a part of it (`model.embed`) is not seen.
+    A pass is one call of a network that the method holds; a call of a part of it (`model.embed`) is not seen.
     Raises SeminarError when the method holds no network.
     """
     networks = networks_of(method)

@@ -18,7 +18,14 @@ from scipy import stats
 from ..runtime import SeminarError
 from .checks import as_numpy
 from .hierarchy import seeds_and_images_spread
-from .intervals import METHODS, Interval, Resamples, bootstrap_interval, paired_difference, percentile_interval, resample
+from .intervals import (
+    Interval,
+    Resamples,
+    bootstrap_interval,
+    paired_difference,
+    percentile_interval,
+    resample,
+)
 from .metrics import balanced_accuracy
 
 
@@ -67,7 +74,7 @@ class Difference:
                 f"Not shown: {self.metric} {numbers}; its interval alone excludes zero, but among "
                 f"{self.comparisons} comparisons such a one comes up by chance."
             )
-        return f"Not shown: {self.metric} {numbers}; anything from {found.low:+.3f} to {found.high:+.3f} fits the data."
+        return f"Not shown: {self.metric} {numbers}; {found.low:+.3f} and {found.high:+.3f} fit the data as well."
 
     def _p(self) -> str:
         if self.comparisons == 1:
@@ -110,7 +117,9 @@ def is_real(
     """
     if labels is None:
         if clusters is not None or seeds:
-            raise SeminarError("clusters and seeds=True need the labels and answers of every image, labels are missing")
+            raise SeminarError(
+                "clusters and seeds=True need the labels and answers of all images, labels are missing"
+            )
         found, p = _over_seeds(before, after, level)
         over = f"{len(before)} training seeds"
     elif seeds:

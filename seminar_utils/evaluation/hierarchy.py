@@ -78,7 +78,7 @@ def seeds_and_images(
 def _resampled_runs(
     runs: Sequence[Sequence[ArrayLike]], statistic: Callable, clusters: ArrayLike | None, n_boot: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The statistic of each seed on each resample of the images (n_boot, S), on all (S,), and the units' number."""
+    """The statistic of each seed on resampled images (n_boot, S) and on all (S,), and the number of units."""
     runs = [[as_numpy(array) for array in run] for run in runs]
     if len(runs) < 2:
         raise SeminarError(f"seeds as a level need at least two runs, got {len(runs)}")

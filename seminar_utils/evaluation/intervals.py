@@ -93,7 +93,7 @@ def resample(
     clusters: ArrayLike | None = None,
     vectorized: bool = False,
 ) -> Resamples:
-    """The statistic on `n_boot` resamples of the rows (or of whole clusters); arguments as `bootstrap_interval`."""
+    """The statistic on `n_boot` resamples of the rows (or of whole clusters); arguments as above."""
     arrays, members = aligned_units(arrays, clusters)
     drawn = draw_units(len(members), n_boot, seed)  # (n_boot, units)
     on_units = _on_units(statistic, arrays, members, vectorized)
@@ -108,7 +108,9 @@ def draw_units(count: int, n_boot: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, count, size=(n_boot, count))
 
 
-def _on_units(statistic: Callable, arrays: list[np.ndarray], members: list[np.ndarray], vectorized: bool) -> Callable:
+def _on_units(
+    statistic: Callable, arrays: list[np.ndarray], members: list[np.ndarray], vectorized: bool
+) -> Callable:
     """The statistic as a function of unit numbers (units,), or (n, units) when it is vectorized."""
     if not vectorized:
         return lambda units: statistic(*(array[rows_of(units, members)] for array in arrays))

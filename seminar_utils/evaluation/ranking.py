@@ -77,12 +77,15 @@ def auprc(labels: ArrayLike, probs: ArrayLike) -> float:
     return _binary_or_macro(binary_auprc, per_class_auprc, labels, probs, "AUPRC")
 
 
-def _binary_or_macro(binary: Callable, per_class: Callable, labels: ArrayLike, probs: ArrayLike, name: str) -> float:
+def _binary_or_macro(
+    binary: Callable, per_class: Callable, labels: ArrayLike, probs: ArrayLike, name: str
+) -> float:
     array = as_numpy(probs)
     if array.ndim == 1:
         return binary(labels, array)
-    values = per_class(labels, array)
-    return values[1] if len(values) == 2 else mean_of_defined(values, name)
+    if array.ndim == 2 and array.shape[1] == 2:
+        return binary(labels, check_probabilities(array, check_labels(labels))[:, 1])
+    return mean_of_defined(per_class(labels, array), name)
 
 
 def threshold_at_specificity(labels: ArrayLike, scores: ArrayLike, specificity: float) -> float:

@@ -22,7 +22,7 @@ def _mask(values: ArrayLike, what: str) -> np.ndarray:
     array = as_numpy(values)
     binary = array.dtype == bool or (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all())
     if array.ndim < 1 or array.size == 0 or not binary:
-        raise SeminarError(f"{what} should be a mask of 0 and 1 that is not empty; got {array.dtype} {array.shape}")
+        raise SeminarError(f"{what} should be a mask of 0 and 1 with cells in it; got {array.dtype} {array.shape}")
     return array.astype(bool)
 
 
@@ -56,7 +56,9 @@ def per_class_dice(target: ArrayLike, predicted: ArrayLike, num_classes: int) ->
     target, predicted = as_numpy(target), as_numpy(predicted)
     for what, array in {"target": target, "prediction": predicted}.items():
         if array.dtype.kind not in "iu" or array.size == 0 or array.min() < 0 or array.max() >= num_classes:
-            raise SeminarError(f"the {what} should be integers in [0, {num_classes}); got {array.dtype} {array.shape}")
+            raise SeminarError(
+                f"the {what} should be integers in [0, {num_classes}); got {array.dtype} {array.shape}"
+            )
     return [dice(target == k, predicted == k) for k in range(num_classes)]
 
 
@@ -74,7 +76,9 @@ def surface_distances(
     centres of cells. Undefined when a mask is empty: it has no boundary.
     """
     target, predicted = _masks(target, predicted)
-    spacing = np.broadcast_to(np.asarray(spacing, dtype=float), (target.ndim,)) if np.ndim(spacing) == 0 else spacing
+    spacing = (
+        np.broadcast_to(np.asarray(spacing, dtype=float), (target.ndim,)) if np.ndim(spacing) == 0 else spacing
+    )
     if len(spacing) != target.ndim or not all(np.isfinite(step) and step > 0 for step in spacing):
         raise SeminarError(f"spacing should be {target.ndim} positive numbers, one an axis; got {spacing}")
     empty = [name for name, mask in (("target", target), ("prediction", predicted)) if not mask.any()]

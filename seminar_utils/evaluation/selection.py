@@ -26,6 +26,7 @@ RULES = {
     "held_out_shift": "best on a labelled shift other than the tested one",
     "oracle": "best on the test labels: impossible in a clinic, an upper bound",
 }
+RECORDED = ("selection", "selected_on", "candidates", "settings")  # the names under which a row holds a Selection
 Settings = Mapping[str, Any]
 Score = Callable[[Settings], float]
 
@@ -45,8 +46,7 @@ class Selection:
 
     def recorded(self) -> dict[str, Any]:
         """What goes into the `params` of every row that was measured with these settings."""
-        told = {"selection": self.rule, "selected_on": self.scored_on, "candidates": self.candidates}
-        return {**told, "settings": self.settings}
+        return dict(zip(RECORDED, (self.rule, self.scored_on, self.candidates, self.settings)))
 
     def label(self, method: str) -> str:
         """The method's name for tables and figures; the oracle never goes without its name."""
@@ -120,7 +120,10 @@ class SelectionReport:
         return [
             {
                 "params": choice.recorded(),
-                "metrics": {"score": self.tested[rule], "gap_to_oracle": self.tested["oracle"] - self.tested[rule]},
+                "metrics": {
+                    "score": self.tested[rule],
+                    "below_oracle": self.tested["oracle"] - self.tested[rule],
+                },
             }
             for rule, choice in self.chosen.items()
         ]
@@ -146,7 +149,7 @@ def selection_report(
         if rule not in RULES or rule == "default":
             raise unknown_name("selection rule with a score", rule, set(RULES) - {"default"})
     if "oracle" not in scores:
-        raise SeminarError("a selection report needs the score on the test labels under 'oracle', to measure against")
+        raise SeminarError("a selection report measures against the test labels: give a score under 'oracle'")
     candidates = [default, *(settings for settings in candidates if dict(settings) != dict(default))]
     tested_on, on_test = scores["oracle"]
     chosen = {"default": select("default", candidates, default=default)}
