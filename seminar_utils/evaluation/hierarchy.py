@@ -15,7 +15,7 @@ from scipy import stats
 
 from ..runtime import SeminarError, unknown_name
 from .checks import as_numpy
-from .intervals import Interval, Resamples, aligned_units, draw_units, percentile_interval, rows_of
+from .intervals import Interval, Resamples, aligned_units, draw_units, percentile_interval, row_picker
 
 METHODS = ("t", "percentile")
 
@@ -88,9 +88,9 @@ def _resampled_runs(
             "bring each stream back into the order of the images"
         )
     _, members = aligned_units([array for run in runs for array in run], clusters)
-    table = []
+    table, rows_of = [], row_picker(members)
     for units in draw_units(len(members), n_boot, seed):
-        rows = rows_of(units, members)
+        rows = rows_of(units)
         table.append([statistic(*(array[rows] for array in run)) for run in runs])
     return np.array(table, dtype=float), np.array([statistic(*run) for run in runs], dtype=float), len(members)
 

@@ -112,22 +112,23 @@ def _on_units(
     statistic: Callable, arrays: list[np.ndarray], members: list[np.ndarray], vectorized: bool
 ) -> Callable:
     """The statistic as a function of unit numbers (units,), or (n, units) when it is vectorized."""
-    if not vectorized:
-        return lambda units: statistic(*(array[rows_of(units, members)] for array in arrays))
-    if len({len(rows) for rows in members}) != 1:
+    if vectorized and len({len(rows) for rows in members}) != 1:
         raise SeminarError("a vectorized statistic needs clusters of one size, these differ")
-    table = np.stack(members)  # (units, size)
+    rows_of = row_picker(members)
 
     def on_units(units: np.ndarray, axis: int = -1) -> np.ndarray:  # scipy passes the axis
-        rows = table[units.astype(int)].reshape(*units.shape[:-1], -1)  # (n, units, size) -> (n, N)
+        rows = rows_of(units.astype(int))
         return statistic(*(array[rows] for array in arrays))
 
     return on_units
 
 
-def rows_of(units: np.ndarray, members: list[np.ndarray]) -> np.ndarray:
-    """The rows of the drawn units, one after another."""
-    return np.concatenate([members[int(unit)] for unit in units])
+def row_picker(members: list[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from unit numbers (..., units) to their rows (..., N), one unit after another."""
+    if len({len(rows) for rows in members}) == 1:
+        table = np.stack(members)  # (units, size)
+        return lambda units: table[units].reshape(*units.shape[:-1], -1)  # (..., units, size) -> (..., N)
+    return lambda units: np.concatenate([members[unit] for unit in units])
 
 
 def aligned_units(
