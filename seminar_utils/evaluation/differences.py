@@ -193,7 +193,8 @@ def _over_images(labels, before, after, statistic, level, method, options) -> tu
     else:
         found = bootstrap_interval(*arrays, statistic=difference, level=level, method=method, **options)
         draws = resample(*arrays, statistic=difference, **options)
-    return found, bootstrap_p(draws), _units(draws.units, options["clusters"])
+    p = np.nan if np.isnan(found.low) else bootstrap_p(draws)
+    return found, p, _units(draws.units, options["clusters"])
 
 
 def bootstrap_p(draws: Resamples) -> float:
