@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ..evaluation.report import Check, ReportCard
+from ..evaluation.report import ReportCard
 from .style import PALETTE, CourseFigure, styled
 
 GREEN, RED = PALETTE[2], PALETTE[1]
@@ -19,16 +19,17 @@ WIDTH = 11.0
 @styled
 def report_card_figure(card: ReportCard) -> CourseFigure:
     """One page for one `evaluation.report.ReportCard`; its height grows with the classes and rules."""
-    rules = [_wrapped(check) for check in card.checks]
+    rules = [_wrapped(f"{check.rule} Found: {check.found}.") for check in card.checks]
+    change = _wrapped(f"Against the source: {card.change.sentence}") if card.change is not None else []
     rows = [card.heading(), *card.table(recalls=len(card.class_names) <= 4)]  # more of them: the bars must do
-    heights = [0.5, LINE * (len(rows) + 0.5), 2.6, LINE * (sum(map(len, rules)) + 2.4)]
+    heights = [0.5, LINE * (len(rows) + 0.5), 2.6, LINE * (sum(map(len, rules)) + len(change) + 1.5)]
     figure = CourseFigure(figsize=(WIDTH, sum(heights) + 1.2))
     grid = figure.add_gridspec(4, 2, height_ratios=heights)
     _draw_verdict(figure.add_subplot(grid[0, :]), card)
     _draw_table(figure.add_subplot(grid[1, :]), rows)
     _draw_reliability(figure.add_subplot(grid[2, 0]), card)
     _draw_recall(figure.add_subplot(grid[2, 1]), card)
-    _draw_rules(figure.add_subplot(grid[3, :]), card, rules)
+    _draw_rules(figure.add_subplot(grid[3, :]), card, rules, change)
     figure.suptitle(
         f"Would you deploy it?  {card.model}, {card.adaptation}, on {card.shift} ({card.images} images)",
         fontsize=15,
@@ -36,8 +37,13 @@ def report_card_figure(card: ReportCard) -> CourseFigure:
     return figure
 
 
-def _wrapped(check: Check) -> list[str]:
-    return textwrap.wrap(f"{check.rule} Found: {check.found}.", 118)
+def _wrapped(words: str) -> list[str]:
+    return textwrap.wrap(words, 116)
+
+
+def _write(ax: Axes, x: float, y: float, words: str, **look) -> None:
+    """Text on blank axes that does not push the other panels aside."""
+    ax.text(x, y, words, va="center", in_layout=False, **look)
 
 
 def _blank(ax: Axes) -> None:
@@ -48,7 +54,7 @@ def _blank(ax: Axes) -> None:
 def _draw_verdict(ax: Axes, card: ReportCard) -> None:
     _blank(ax)
     ax.add_patch(Rectangle((0, 0), 1, 1, color=GREEN if card.deploy else RED, alpha=0.2))
-    ax.text(0.5, 0.5, card.verdict, ha="center", va="center", fontsize=15, weight="bold")
+    _write(ax, 0.5, 0.5, card.verdict, ha="center", fontsize=15, weight="bold")
 
 
 def _draw_table(ax: Axes, rows: list[tuple[str, ...]]) -> None:
@@ -60,7 +66,7 @@ def _draw_table(ax: Axes, rows: list[tuple[str, ...]]) -> None:
         if i % 2:
             ax.add_patch(Rectangle((0, y - 0.5 / len(rows)), 1, 1 / len(rows), color="#F2F2F2"))
         for x, words in zip(places, row):
-            ax.text(x, y, words, va="center", fontsize=12, weight="bold" if i == 0 else "normal")
+            _write(ax, x, y, words, fontsize=12, weight="bold" if i == 0 else "normal")
 
 
 def _series(card: ReportCard) -> list[tuple]:
@@ -89,9 +95,11 @@ def _draw_recall(ax: Axes, card: ReportCard) -> None:
         shifted = places + (i - (len(series) - 1) / 2) * width
         values = np.array(numbers.recall, dtype=float)
         ax.bar(shifted, np.nan_to_num(values), width * 0.92, color=colour, label=name)
-        for x, value in zip(shifted, values):  # an absent class gets a word, not a bar of no height
-            words = "no image" if np.isnan(value) else f"{value:.2f}"
-            ax.text(x, (0 if np.isnan(value) else value) + 0.02, words, ha="center", fontsize=10)
+        if len(places) <= 4:
+            for x, value in zip(shifted[~np.isnan(values)], values[~np.isnan(values)]):
+                ax.text(x, value + 0.02, f"{value:.2f}", ha="center", fontsize=10)
+    for place in places[np.isnan(card.numbers.recall)]:  # an absent class gets words, not a bar of no height
+        ax.text(place, 0.03, "no image", ha="center", va="bottom", rotation=90, fontsize=10)
     ax.axhline(card.limits.recall, linestyle=":", color=RED)
     side = ax.get_yaxis_transform()  # x in axes, y in data
     ax.text(1.0, card.limits.recall, " limit", color=RED, fontsize=10, va="center", transform=side)
@@ -103,17 +111,16 @@ def _draw_recall(ax: Axes, card: ReportCard) -> None:
     ax.grid(axis="x", visible=False)
 
 
-def _draw_rules(ax: Axes, card: ReportCard, rules: list[list[str]]) -> None:
-    """The rules line by line, with a mark before the first line of each; then, is the change real?"""
+def _draw_rules(ax: Axes, card: ReportCard, rules: list[list[str]], change: list[str]) -> None:
+    """The rules line by line, with a mark before the first line of each; then the change against the source."""
     _blank(ax)
-    total, line = sum(map(len, rules)) + 2.4, 1
-    ax.text(0.01, 1 - 0.5 / total, "The rules, and what was found", va="center", fontsize=12, weight="bold")
+    total, line = sum(map(len, rules)) + len(change) + 1.5, 1.0
+    _write(ax, 0.01, 1 - 0.5 / total, "The rules, and what was found", fontsize=12, weight="bold")
     for check, words in zip(card.checks, rules):
         mark, colour = ("pass", GREEN) if check.passed else ("FAIL", RED)
-        ax.text(0.01, 1 - (line + 0.5) / total, mark, color=colour, va="center", fontsize=11, weight="bold")
+        _write(ax, 0.01, 1 - (line + 0.5) / total, mark, color=colour, fontsize=11, weight="bold")
         for text in words:
-            ax.text(0.065, 1 - (line + 0.5) / total, text, va="center", fontsize=11)
+            _write(ax, 0.07, 1 - (line + 0.5) / total, text, fontsize=11)
             line += 1
-    if card.change is not None:
-        words = textwrap.shorten(f"Is the change real? {card.change.sentence}", 170, placeholder=" ...")
-        ax.text(0.01, 1 - (line + 0.8) / total, words, va="center", fontsize=10)
+    for i, text in enumerate(change):
+        _write(ax, 0.01, 1 - (line + i + 0.9) / total, text, fontsize=11)

@@ -144,5 +144,6 @@ def test_the_page_is_one_figure_that_says_everything(num_classes):
     assert kind == "image/png" and len(content) < 130_000 and figure.get_figheight() < 14
     words = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
     assert made.verdict in words and words.count("pass") + words.count("FAIL") >= len(made.checks)
+    assert made.change.sentence[:60] in words
     for check in made.checks:
         assert check.rule[:40] in words
