@@ -53,6 +53,17 @@ def as_numpy(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
+def check_ids(values: ArrayLike, count: int, what: str) -> np.ndarray:
+    """Ids (N,), words or numbers, one a row; a missing one is an error, or all unknown patients became one."""
+    ids = as_numpy(values)
+    if ids.ndim != 1 or len(ids) != count:
+        raise SeminarError(f"{what} should be one id for each of the {count} rows, got shape {ids.shape}")
+    missing = sum(value is None or value != value for value in ids.tolist())  # NaN differs from itself
+    if missing:
+        raise SeminarError(f"{what} lack an id in {missing} of {count} rows (None or NaN): give each row its own")
+    return ids
+
+
 def check_labels(values: ArrayLike, what: str = "labels") -> np.ndarray:
     """Integer array of shape (N,) from an array, list or tensor."""
     array = as_numpy(values)

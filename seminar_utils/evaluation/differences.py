@@ -97,6 +97,7 @@ def is_real(
     statistic: Callable[[Any, Any], float] = balanced_accuracy,
     seeds: bool = False,
     clusters: ArrayLike | None = None,
+    unit: str = "clusters",
     n_boot: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -113,7 +114,7 @@ def is_real(
     * the same with `seeds=True`, `before` and `after` holding one such array for each training seed, all in the
       order of `labels`: resamples seeds and images (`hierarchy.seeds_and_images`);
     * without labels, `before` and `after` are one number of the metric a seed: Student's paired t.
-    smallest: a difference below it does not matter. Raises SeminarError for unequal lengths or too little data.
+    unit: what a cluster is, for the sentence ("patients"); smallest: a difference below it does not matter. Raises SeminarError for unequal lengths or too little data.
     """
     if labels is None:
         if clusters is not None or seeds:
@@ -123,11 +124,14 @@ def is_real(
         found, p = _over_seeds(before, after, level)
         over = f"{len(before)} training seeds"
     elif seeds:
-        found, p, over = _over_both(labels, before, after, statistic, clusters, n_boot, level, seed)
+        found, p, units = _over_both(labels, before, after, statistic, clusters, n_boot, level, seed)
+        over = f"{len(before)} training seeds and {_units(units, clusters, unit)}"
     else:
         options = {"n_boot": n_boot, "seed": seed, "clusters": clusters}
-        found, p, over = _over_images(labels, before, after, statistic, level, method, options)
-    name = metric or getattr(statistic, "__name__", "the metric").replace("_", " ")
+        found, p, units = _over_images(labels, before, after, statistic, level, method, options)
+        over = _units(units, clusters, unit)
+    of_statistic = "the metric" if labels is None else getattr(statistic, "__name__", "the metric")
+    name = metric or of_statistic.replace("_", " ")
     return Difference(name, found, p, p, over, 1, smallest, higher_is_better)
 
 
@@ -173,16 +177,17 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def _over_seeds(before: ArrayLike, after: ArrayLike, level: float) -> tuple[Interval, float]:
-    before, after = as_numpy(before).astype(float), as_numpy(after).astype(float)
-    if before.ndim != 1 or after.ndim != 1:
+    before, after = as_numpy(before), as_numpy(after)
+    if any(values.ndim != 1 or values.dtype.kind not in "fiu" for values in (before, after)):
         raise SeminarError("without labels, before and after are one number a training seed; give the labels too?")
+    before, after = before.astype(float), after.astype(float)
     found = paired_difference(before, after, level)
     if np.ptp(after - before) == 0:
         return found, float(found.mean == 0)
     return found, float(stats.ttest_rel(after, before).pvalue)
 
 
-def _over_images(labels, before, after, statistic, level, method, options) -> tuple[Interval, float, str]:
+def _over_images(labels, before, after, statistic, level, method, options) -> tuple[Interval, float, int]:
     def difference(labels, before, after) -> float:
         return statistic(labels, after) - statistic(labels, before)
 
@@ -194,7 +199,7 @@ def _over_images(labels, before, after, statistic, level, method, options) -> tu
         found = bootstrap_interval(*arrays, statistic=difference, level=level, method=method, **options)
         draws = resample(*arrays, statistic=difference, **options)
     p = np.nan if np.isnan(found.low) else bootstrap_p(draws)
-    return found, p, _units(draws.units, options["clusters"])
+    return found, p, draws.units
 
 
 def bootstrap_p(draws: Resamples) -> float:
@@ -209,7 +214,7 @@ def bootstrap_p(draws: Resamples) -> float:
     return float(min(1.0, 2 * tails / (len(values) + 1)))
 
 
-def _over_both(labels, before, after, statistic, clusters, n_boot, level, seed) -> tuple[Interval, float, str]:
+def _over_both(labels, before, after, statistic, clusters, n_boot, level, seed) -> tuple[Interval, float, int]:
     if len(before) != len(after):
         raise SeminarError(f"paired seeds need as many runs before as after, got {len(before)} and {len(after)}")
 
@@ -220,8 +225,8 @@ def _over_both(labels, before, after, statistic, clusters, n_boot, level, seed) 
     spread = seeds_and_images_spread(runs, difference, clusters, n_boot, seed)
     count = len(np.unique(as_numpy(clusters))) if clusters is not None else len(labels)
     p = spread.p_value() if spread.error != 0 else float(spread.estimate == 0)
-    return spread.interval(level), p, f"{len(runs)} training seeds and {_units(count, clusters)}"
+    return spread.interval(level), p, count
 
 
-def _units(count: int, clusters: ArrayLike | None) -> str:
-    return f"{count} images taken as independent" if clusters is None else f"{count} clusters"
+def _units(count: int, clusters: ArrayLike | None, unit: str) -> str:
+    return f"{count} images taken as independent" if clusters is None else f"{count} {unit}"

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..runtime import SeminarError, unknown_name
-from .checks import as_numpy
+from .checks import as_numpy, check_ids
 
 METHODS = ("percentile", "bca")
 UNDEFINED_SHARE = 0.05  # so many resamples may lack a class before the interval itself is undefined
@@ -135,16 +135,14 @@ def aligned_units(
     arrays: Sequence[ArrayLike], clusters: ArrayLike | None
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The arrays, checked, and the rows of each unit that is drawn as a whole."""
-    lengths = {len(array) for array in arrays}
+    arrays = [as_numpy(array) for array in arrays]
+    lengths = {len(array) if array.ndim else 0 for array in arrays}
     if len(lengths) != 1 or next(iter(lengths)) < 2:
         raise SeminarError("the bootstrap needs aligned arrays of at least two rows")
-    arrays, count = [as_numpy(array) for array in arrays], lengths.pop()
+    count = lengths.pop()
     if clusters is None:
         return arrays, list(np.arange(count)[:, None])
-    clusters = as_numpy(clusters)
-    if clusters.shape != (count,):
-        raise SeminarError(f"clusters should be one id for each of the {count} rows, got shape {clusters.shape}")
-    names, index = np.unique(clusters, return_inverse=True)
+    names, index = np.unique(check_ids(clusters, count, "clusters"), return_inverse=True)
     if len(names) < 2:
         raise SeminarError(f"the bootstrap needs at least two clusters, all {count} rows are of {names[0]!r}")
     by_cluster = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])

@@ -14,11 +14,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..runtime import SeminarError
-from .calibration import expected_calibration_error, reliability_bins
-from .checks import Undefined, as_numpy, check_labels, check_pair, check_probabilities
+from .calibration import (
+    adaptive_calibration_error,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability_bins,
+)
+from .checks import Undefined, as_numpy, check_ids, check_labels, check_pair, check_probabilities
+from .ranking import auprc, auroc
 
 __all__ = [
     "accuracy",
+    "all_metrics",
     "balanced_accuracy",
     "expected_calibration_error",
     "gain_rate",
@@ -94,10 +102,11 @@ def per_group(metric: Callable[..., float], groups: ArrayLike, *arrays: ArrayLik
 
     Example: `per_group(accuracy, domains, labels, predictions)`. Raises SeminarError for unequal lengths.
     """
-    groups, arrays = as_numpy(groups), [as_numpy(array) for array in arrays]
+    arrays = [as_numpy(array) for array in arrays]
     lengths = {len(array) if array.ndim else 0 for array in arrays}
-    if groups.ndim != 1 or len(groups) == 0 or lengths != {len(groups)}:
-        raise SeminarError(f"groups name one group a row: got shape {groups.shape} for {sorted(lengths)} rows")
+    if len(lengths) != 1 or lengths == {0}:
+        raise SeminarError(f"a metric per group needs aligned arrays with rows, got lengths {sorted(lengths)}")
+    groups = check_ids(groups, lengths.pop(), "groups")
     names = np.unique(groups)
     return {name.item(): metric(*(array[groups == name] for array in arrays)) for name in names}
 
@@ -127,4 +136,19 @@ def summary(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         "balanced_accuracy": balanced_accuracy(labels, predictions),
         "ece": expected_calibration_error(probs, labels),
         "predicted_class_entropy": predicted_class_entropy(predictions, probs.shape[1]),
+    }
+
+
+def all_metrics(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """`summary`, and every other number that needs nothing but probabilities (N, K) and labels (N,).
+
+    An undefined one is `Undefined`: `checks.reasons(all_metrics(...))` says which and why.
+    """
+    return {
+        **summary(probs, labels),
+        "auroc": auroc(labels, probs),
+        "auprc": auprc(labels, probs),
+        "adaptive_ece": adaptive_calibration_error(probs, labels),
+        "nll": negative_log_likelihood(probs, labels),
+        "brier": brier_score(probs, labels),
     }

@@ -72,9 +72,11 @@ def test_clusters_make_the_answer_more_careful():
     labels, patient = np.repeat(RNG.integers(0, 2, 30), 10), np.repeat(np.arange(30), 10)
     before = np.repeat(RNG.integers(0, 2, 30), 10)
     after = np.where(patient < 7, labels, before)
-    images, people = (is_real(before, after, labels, statistic=accuracy, clusters=c) for c in (None, patient))
+    images, people = (
+        is_real(before, after, labels, statistic=accuracy, clusters=c, unit="patients") for c in (None, patient)
+    )
     assert people.interval.high - people.interval.low > 2 * (images.interval.high - images.interval.low)
-    assert "30 clusters" in people.sentence
+    assert "30 patients" in people.sentence
 
 
 def test_probabilities_serve_as_answers():
@@ -85,6 +87,7 @@ def test_probabilities_serve_as_answers():
 
 def test_numbers_per_seed_are_students_paired_t():
     before, after = [0.70, 0.80, 0.90], [0.72, 0.82, 0.921]
+    assert "better: the metric +0.0" in is_real(before, after).sentence  # numbers alone have no name
     found = is_real(before, after, metric="balanced accuracy")
     assert found.interval == paired_difference(before, after)
     assert found.p == pytest.approx(stats.ttest_rel(after, before).pvalue) and "3 training seeds" in found.sentence

@@ -3,8 +3,10 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
+from seminar_utils.evaluation.checks import reasons
 from seminar_utils.evaluation.metrics import (
     accuracy,
+    all_metrics,
     balanced_accuracy,
     expected_calibration_error,
     gain_rate,
@@ -109,6 +111,13 @@ def test_a_tensor_on_any_device_is_taken():
     assert accuracy(torch.tensor([0, 1]), torch.tensor([0, 1], requires_grad=False)) == 1
     probs = torch.tensor([[0.2, 0.8]], requires_grad=True)
     assert expected_calibration_error(probs, torch.tensor([1])) == pytest.approx(0.2)
+
+
+def test_all_metrics_holds_the_summary_and_says_what_is_undefined():
+    found = all_metrics(PROBS, LABELS)
+    assert found.items() >= summary(PROBS, LABELS).items() and np.isfinite(list(found.values())).all()
+    assert {"auroc", "auprc", "adaptive_ece", "nll", "brier"} == set(found) - set(summary(PROBS, LABELS))
+    assert set(reasons(all_metrics(PROBS, np.zeros(200, int)))) == {"auroc", "auprc"}
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ def test_a_mask_at_the_edge_of_the_image_has_a_boundary_there():
     assert mean_surface_distance(full, full) == 0
 
 
+def test_empty_space_around_the_masks_changes_nothing():
+    wide = np.pad(A, 20), np.pad(B, 20)
+    assert hd95(*wide) == hd95(A, B) and mean_surface_distance(*wide) == mean_surface_distance(A, B)
+
+
 def test_one_far_cell_is_seen_by_distances_and_hardly_by_dice():
     spiked = A.copy()
     spiked[0, 46] = True
