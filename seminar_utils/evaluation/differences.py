@@ -114,7 +114,8 @@ def is_real(
     * the same with `seeds=True`, `before` and `after` holding one such array for each training seed, all in the
       order of `labels`: resamples seeds and images (`hierarchy.seeds_and_images`);
     * without labels, `before` and `after` are one number of the metric a seed: Student's paired t.
-    unit: what a cluster is, for the sentence ("patients"); smallest: a difference below it does not matter. Raises SeminarError for unequal lengths or too little data.
+    unit: what a cluster is, for the sentence ("patients"); smallest: a difference below it does not matter.
+    Raises SeminarError for unequal lengths or too little data.
     """
     if labels is None:
         if clusters is not None or seeds:
