@@ -225,8 +225,7 @@ def _over_both(labels, before, after, statistic, clusters, n_boot, level, seed) 
     runs = [(labels, one, other) for one, other in zip(before, after)]
     spread = seeds_and_images_spread(runs, difference, clusters, n_boot, seed)
     count = len(np.unique(as_numpy(clusters))) if clusters is not None else len(labels)
-    p = spread.p_value() if spread.error != 0 else float(spread.estimate == 0)
-    return spread.interval(level), p, count
+    return spread.interval(level), spread.p_value(), count
 
 
 def _units(count: int, clusters: ArrayLike | None, unit: str) -> str:

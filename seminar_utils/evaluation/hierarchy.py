@@ -6,37 +6,68 @@ silent about the first, three seeds alone say little about the second.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, stats
 
 from ..runtime import SeminarError, unknown_name
 from .checks import as_numpy
-from .intervals import Interval, Resamples, aligned_units, draw_units, percentile_interval, row_picker
+from .intervals import (
+    UNDEFINED_SHARE,
+    Interval,
+    Resamples,
+    aligned_units,
+    draw_units,
+    percentile_interval,
+    row_picker,
+)
 
 METHODS = ("t", "percentile")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds, its standard error over seeds and units together, and the degrees of freedom of that."""
+    """A mean over seeds, and its standard error in two parts: what seeds, and what images (clusters) do to it."""
 
     estimate: float
-    error: float
-    freedom: float
+    of_seeds: float
+    of_images: float
+    seeds: int
+    units: int
 
-    def interval(self, level: float, bounds: tuple[float, float] = (-np.inf, np.inf), note: str = "") -> Interval:
-        """Student's interval about the estimate, cut to `bounds`."""
-        half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error if self.error > 0 else self.error
+    @property
+    def error(self) -> float:
+        """The standard error of both parts together."""
+        return math.hypot(self.of_seeds, self.of_images)
+
+    def margin(self, level: float) -> float:
+        """Half the width of the interval: each part by its own Student's t, added in squares.
+
+        Few seeds know their own spread badly, and pay for it by a large t; the many images need not. (One t of
+        pooled degrees of freedom, after Satterthwaite, is narrower and was measured to cover only 92% at times.)
+        """
+        t_seeds, t_images = (stats.t.ppf((1 + level) / 2, count - 1) for count in (self.seeds, self.units))
+        return math.hypot(t_seeds * self.of_seeds, t_images * self.of_images)
+
+    def interval(self, level: float, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+        """The estimate with its margin on both sides, cut to `bounds`."""
+        half = self.margin(level)
         low, high = np.clip([self.estimate - half, self.estimate + half], *bounds)
-        return Interval(self.estimate, float(low), float(high), level, note)
+        return Interval(self.estimate, float(low), float(high), level)
 
     def p_value(self) -> float:
-        """Two-sided p of the hypothesis that the true value is zero; NaN when nothing varies."""
-        return float(2 * stats.t.sf(abs(self.estimate) / self.error, self.freedom)) if self.error > 0 else np.nan
+        """Two-sided p of a true value of zero: 1 - the level at which the interval just touches zero."""
+        size = abs(self.estimate)
+        if math.isnan(self.error) or self.error == 0 or size == 0:
+            return math.nan if math.isnan(self.error) else float(size == 0)
+        smallest = 1e-12
+        if self.margin(1 - smallest) < size:
+            return smallest
+        return float(optimize.brentq(lambda p: self.margin(1 - p) - size, smallest, 1.0))
 
 
 def seeds_and_images(
@@ -55,12 +86,12 @@ def seeds_and_images(
     Args: runs: for each seed the aligned arrays (N,) that `statistic` takes, labels first, e.g.
     `[(labels, predictions_0), (labels, predictions_1)]`: the SAME images in the same order for every seed, so one
     resample of images serves all seeds. (Has each seed images of its own, then `seed_interval` says it all.)
-    method: "t" adds the variance over seeds and that over images (bootstrap), with Satterthwaite's degrees of
-    freedom, and holds from three seeds on; "percentile" is the two-level bootstrap, seeds drawn first, then
-    images: where the seeds differ more than the images it needs about ten of them, and says so in its note.
+    method: "t" joins the margin over seeds (Student) and that over images (bootstrap); measured, it covers 95 to
+    98% with three seeds. "percentile" is the two-level bootstrap, seeds drawn first, then images: where the seeds
+    differ more than the images it covers 78% with three seeds and 90% with ten, and warns of it in its note.
     Raises SeminarError for fewer than two seeds or labels that differ between the seeds.
-    Source: Satterthwaite, An approximate distribution of estimates of variance components, 1946; Owen, The
-    pigeonhole bootstrap, 2007 (both levels drawn).
+    Source: Zou and Donner, Construction of confidence limits about effect measures, 2008 (margins of independent
+    parts add in squares); Owen, The pigeonhole bootstrap, 2007 (both levels drawn).
     """
     if method not in METHODS:
         raise unknown_name("method for seeds and images", method, METHODS)
@@ -96,18 +127,19 @@ def _resampled_runs(
 
 
 def spread(table: np.ndarray, values: np.ndarray, units: int) -> Spread:
-    """Standard error of the mean of `values` (S,) over seeds, with `table` (n_boot, S) of resampled images."""
-    table = table[~np.isnan(table).any(axis=1)]
-    if len(table) < 2 or np.isnan(values).any():
-        return Spread(np.nan, np.nan, np.nan)
-    of_seeds = values.var(ddof=1) / len(values)
+    """The two standard errors of the mean of `values` (S,), from `table` (n_boot, S) on resampled images.
+
+    NaN when the statistic is undefined, or in more than 5% of the resamples.
+    """
+    count, defined = len(values), ~np.isnan(table).any(axis=1)
+    if np.isnan(values).any() or defined.mean() < 1 - UNDEFINED_SHARE:
+        return Spread(math.nan, math.nan, math.nan, count, units)
+    table = table[defined]
     of_images = table.mean(axis=1).var(ddof=1)
-    # what one image does to one seed alone is in both terms; its share, from the seeds' own wobble, is taken off
-    own = (table - table.mean(axis=1, keepdims=True)).var(axis=0, ddof=1).mean() / (len(values) - 1)
-    total = max(of_seeds + of_images - own, of_seeds, of_images)
-    parts = of_seeds**2 / (len(values) - 1) + of_images**2 / (units - 1)
-    freedom = (of_seeds + of_images) ** 2 / parts if parts > 0 else np.inf
-    return Spread(float(values.mean()), float(np.sqrt(total)), float(freedom))
+    # what an image does to one seed alone is already in the spread of the seeds: take its share off here
+    own = (table - table.mean(axis=1, keepdims=True)).var(axis=0, ddof=1).mean() / (count - 1)
+    errors = values.std(ddof=1) / math.sqrt(count), math.sqrt(max(of_images - own, 0.0))
+    return Spread(float(values.mean()), *map(float, errors), count, units)
 
 
 def seeds_and_images_spread(
@@ -117,5 +149,5 @@ def seeds_and_images_spread(
     n_boot: int = 500,
     seed: int = 0,
 ) -> Spread:
-    """What `seeds_and_images` (method "t") rests on: estimate, standard error, degrees of freedom."""
+    """What `seeds_and_images` (method "t") rests on: the estimate and both standard errors."""
     return spread(*_resampled_runs(runs, statistic, clusters, n_boot, seed))

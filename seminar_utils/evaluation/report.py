@@ -52,7 +52,7 @@ class ReportCard:
         """The answer in one sentence."""
         failed = sum(not check.passed for check in self.checks)
         if failed:
-            return f"No: {failed} of {len(self.checks)} rules are broken on {self.shift}."
+            return f"No: {failed} of {len(self.checks)} rules are not met on {self.shift}."
         return f"Yes, by these {len(self.checks)} rules, on {self.shift}, and with monitoring; nowhere else."
 
     def table(self, recalls: bool = True) -> list[tuple[str, ...]]:

@@ -84,13 +84,17 @@ def covered(rng, seeds, of_seeds, of_images):
     return np.mean(hits, axis=0)
 
 
-@pytest.mark.parametrize(("seeds", "of_seeds", "of_images"), [(3, 0.05, 1.0), (5, 0.1, 1.0), (10, 0.2, 1.0)])
-def test_seeds_and_images_together_cover_where_either_alone_does_not(seeds, of_seeds, of_images):
+@pytest.mark.parametrize(("seeds", "of_seeds", "of_images"), [(3, 0.3, 0.3), (5, 0.1, 1.0), (10, 0.2, 1.0)])
+def test_seeds_and_images_together_cover_where_images_alone_do_not(seeds, of_seeds, of_images):
     both, over_seeds, over_images = covered(np.random.default_rng(seeds), seeds, of_seeds, of_images)
-    assert 0.93 <= both <= 0.97
-    assert over_seeds < 0.92
-    if of_seeds >= 0.1:
-        assert over_images < 0.92
+    assert 0.93 <= both <= 0.97 and over_images < 0.9
+    if of_images > 3 * of_seeds:
+        assert over_seeds < 0.75
+
+
+def test_three_seeds_that_hardly_differ_err_on_the_wide_side():
+    both, over_seeds, _ = covered(np.random.default_rng(3), 3, 0.05, 1.0)
+    assert 0.95 <= both <= 0.99 and over_seeds < 0.8
 
 
 def test_the_simulated_spread_is_the_one_that_users_get():

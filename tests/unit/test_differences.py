@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from seminar_utils.evaluation.differences import are_real, bootstrap_p, correct, holm, is_real
-from seminar_utils.evaluation.hierarchy import seeds_and_images
+from seminar_utils.evaluation.hierarchy import Spread, seeds_and_images
 from seminar_utils.evaluation.intervals import bootstrap_interval, paired_difference, resample
 from seminar_utils.evaluation.metrics import accuracy
 from seminar_utils.evaluation.ranking import auroc
@@ -107,6 +107,20 @@ def test_seeds_and_images_in_one_answer():
     assert found.interval == seeds_and_images(joined, gain, n_boot=300)
     clustered = is_real(*runs, LABELS, seeds=True, clusters=np.arange(300) // 10, n_boot=100)
     assert "3 training seeds and 30 clusters" in clustered.sentence
+
+
+def test_p_over_seeds_and_images_is_where_the_interval_touches_zero():
+    for spread in (
+        Spread(0.04, 0.01, 0.02, 3, 200),
+        Spread(-0.1, 0.03, 0.0, 4, 50),
+        Spread(0.001, 0.0, 0.02, 2, 90),
+    ):
+        found = spread.interval(1 - spread.p_value())
+        assert min(abs(found.low), abs(found.high)) == pytest.approx(0, abs=1e-9)
+    seeds_alone = Spread(0.05, 0.02, 0.0, 4, 100)
+    assert seeds_alone.p_value() == pytest.approx(2 * stats.t.sf(2.5, 3))
+    assert Spread(0.0, 0.1, 0.1, 3, 9).p_value() == 1 and Spread(0.1, 0.0, 0.0, 3, 9).p_value() == 0
+    assert Spread(9.0, 1e-9, 1e-9, 30, 90).p_value() <= 1e-12
 
 
 def test_one_lucky_seed_is_no_proof():
