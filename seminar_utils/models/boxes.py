@@ -18,8 +18,8 @@ COVERS = 0.98  # of both sides: from here on a box says nothing about where the 
 def check_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """The boxes (B, 4) as float32, if they are (x0, y0, x1, y1) inside an image of `size` (height, width).
 
-    Raises SeminarError for another shape, NaN, corners in the wrong order (with a hint at x, y, width, height), and
-    boxes that leave the image. Warns when a box covers the whole image.
+    Raises SeminarError for another shape, NaN, corners in the wrong order (with a hint at x, y, width, height),
+    and boxes that leave the image. Warns when a box covers the whole image.
     """
     boxes = _numbers(boxes, "boxes")
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
@@ -30,8 +30,8 @@ def check_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         x0, y0, x1, y1 = box
         if x1 < x0 or y1 < y0:
             raise SeminarError(
-                f"a box is (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {_short(box)}: if these are x, y, width "
-                f"and height, give {_short([x0, y0, x0 + x1, y0 + y1])}"
+                f"a box is (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {_short(box)}: if these are x, y, "
+                f"width and height, give {_short([x0, y0, x0 + x1, y0 + y1])}"
             )
         if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
             raise SeminarError(
@@ -53,7 +53,9 @@ def check_points(points: Tensor, size: tuple[int, int]) -> Tensor:
     outside = (points < 0) | (points > points.new_tensor([width, height]))
     if outside.any():
         point = points[outside.any(dim=2)][0].tolist()
-        raise SeminarError(f"the point {_short(point)} (x, y) lies outside the image, {width} wide and {height} high")
+        raise SeminarError(
+            f"the point {_short(point)} (x, y) lies outside the image, {width} wide and {height} high"
+        )
     return points
 
 
@@ -82,7 +84,9 @@ def _numbers(values: Tensor, name: str) -> Tensor:
     try:
         tensor = torch.as_tensor(values).detach().to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise SeminarError(f"expected {name} as numbers in an array, got {type(values).__name__}: {error}") from error
+        raise SeminarError(
+            f"expected {name} as numbers in an array, got {type(values).__name__}: {error}"
+        ) from error
     if not tensor.isfinite().all():
         raise SeminarError(f"the {name} hold NaN or infinity")
     return tensor

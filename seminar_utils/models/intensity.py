@@ -18,7 +18,7 @@ Window = tuple[float, float] | str | None
 
 
 def window_bounds(values: np.ndarray, window: tuple[float, float] | str) -> tuple[float, float]:
-    """Where to cut: window is (level, width), "range" for all, or "percentiles" of the values above 0 (0, 0 if none)."""
+    """Where to cut: window is (level, width), "range" for no cut, "percentiles" for those of the values above 0."""
     if isinstance(window, str):
         if window not in ("percentiles", "range"):
             raise SeminarError(f'a window is (level, width), "percentiles" or "range", got {window!r}')
@@ -49,8 +49,8 @@ def to_uint8(image: np.ndarray | Tensor, window: Window = None) -> np.ndarray:
 
     Without a window: 8-bit stays, floats in [0, 1] are multiplied by 255, and 16-bit and wider integers are cut
     to percentiles. window: (level, width) for CT in Hounsfield units, e.g. SOFT_TISSUE; "percentiles" to ask for
-    these; "range" to stretch the lowest to the highest value. Raises SeminarError for what is no image, for NaN, for negative numbers without a window, and for floats
-    beyond [0, 1] without a window.
+    these; "range" to stretch the lowest to the highest value. Raises SeminarError for what is no image, for NaN,
+    for negative numbers without a window, and for floats beyond [0, 1] without a window.
     """
     values = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
     if values.dtype.kind not in "uif" or values.size == 0:
@@ -71,8 +71,8 @@ def _guess(values: np.ndarray) -> str | None:
     low, high = values.min(), values.max()
     if low < 0:
         raise SeminarError(
-            f"the image has values from {low:.5g} to {high:.5g}: give window=(level, width) if these are Hounsfield "
-            f"units (CT), {SOFT_TISSUE} for soft tissue; a normalised image must be given as it was before"
+            f"the image has values from {low:.5g} to {high:.5g}: give window=(level, width) if these are "
+            f"Hounsfield units (CT), {SOFT_TISSUE} for soft tissue; a normalised image must be given as it was before"
         )
     if values.dtype.kind == "f" and high > 1:
         raise SeminarError(
@@ -93,7 +93,9 @@ def channels_of(image: np.ndarray, in_chans: int) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
         first = image.ndim == 3 and image.shape[0] in (1, 3, 4)
         hint = ": move the channels to the end" if first else ""
-        raise SeminarError(f"expected one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}{hint}")
+        raise SeminarError(
+            f"expected one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}{hint}"
+        )
     image = image[..., :3]
     if image.shape[2] == in_chans:
         return image

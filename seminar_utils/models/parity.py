@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..runtime import SeminarError
 
-TABLES = ("_table", "_embedding", "pos_embed", "attention_biases", "gaussian_matrix")  # read row by row, or by place
+TABLES = ("_table", "_embedding", "pos_embed", "attention_biases", "gaussian_matrix")  # no matrices of a layer
 
 
 @torch.no_grad()

@@ -109,10 +109,10 @@ class SamPredictor:
     ) -> Tensor:
         """Segment one object in a volume (D, H, W), slice by slice; returns booleans (D, H, W).
 
-        The walk starts in the middle slice of the box (x0, y0, z0, x1, y1, z1), with its rectangle, and goes outwards
-        both ways to z0 and z1. Every next slice is prompted with the box around the last mask, `grow` pixels wider
-        but never beyond the first one; after an empty mask or an empty slice (all values equal) the box stays.
-        Intensities are cut over the whole volume, see `intensity.to_uint8`.
+        The walk starts in the middle slice of the box (x0, y0, z0, x1, y1, z1), with its rectangle, and goes
+        outwards both ways to z0 and z1. Every next slice is prompted with the box around the last mask, `grow`
+        pixels wider but never beyond the first one; after an empty mask or an empty slice (all values equal) the
+        box stays. Intensities are cut over the whole volume, see `intensity.to_uint8`.
         """
         pixels, (flat, first, last) = to_uint8(volume, window), _check_volume(volume, box)
         result = torch.zeros(pixels.shape, dtype=torch.bool)
@@ -124,7 +124,8 @@ class SamPredictor:
             for z in way:
                 if mask.any():
                     near = boxes_from_masks(mask[None], grow)
-                    current = torch.cat([near[:, :2].maximum(flat[:, :2]), near[:, 2:].minimum(flat[:, 2:])], dim=1)
+                    low, high = near[:, :2].maximum(flat[:, :2]), near[:, 2:].minimum(flat[:, 2:])
+                    current = torch.cat([low, high], dim=1)
                 mask = result[z] = self._slice(pixels[z], current)
         return result
 

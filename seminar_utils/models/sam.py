@@ -1,8 +1,8 @@
 """Segment Anything: an image is encoded once, then every prompt costs only a small decoder.
 
 Kirillov et al., Segment Anything, 2023 (arXiv 2304.02643). The parts are in `sam_encoder.py` (or `tiny_vit.py`),
-`sam_prompts.py` and `sam_decoder.py`; MedSAM (arXiv 2304.12306) is SAM ViT-B with other weights and another pipeline,
-LiteMedSAM puts a TinyViT in place of the encoder. Parameter names are those of the official files.
+`sam_prompts.py` and `sam_decoder.py`; MedSAM (arXiv 2304.12306) is SAM ViT-B with other weights and another
+pipeline, LiteMedSAM puts a TinyViT in place of the encoder. Parameter names are those of the official files.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Sam(nn.Module):
         if image_index is None:
             if len(embeddings) > 1:
                 raise SeminarError(
-                    f"{count} prompts for {len(embeddings)} images: say which is for which by image_index (P,), e.g. "
-                    "torch.arange(B) for one prompt each"
+                    f"{count} prompts for {len(embeddings)} images: say which is for which by image_index (P,), "
+                    "e.g. torch.arange(B) for one prompt each"
                 )
             return embeddings.expand(count, -1, -1, -1)
         index = torch.as_tensor(image_index)

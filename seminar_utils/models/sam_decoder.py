@@ -97,7 +97,10 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """image (P, D, h, w), its positions (P or 1, D, h, w), tokens (P, N, D) -> tokens (P, N, D), image (P, h*w, D)."""
+        """Tokens (P, N, D) and image (P, D, h, w), with its positions (P or 1, D, h, w), look at each other.
+
+        Returns the tokens (P, N, D) and the image (P, h*w, D).
+        """
         keys, key_pe = (x.flatten(2).transpose(1, 2) for x in (image, image_pe))  # (P, h*w, D)
         queries = tokens
         for layer in self.layers:
@@ -172,9 +175,9 @@ class MaskDecoder(nn.Module):
     def forward(
         self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, multimask: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Masks as logits (P, K, 4h, 4w) and IoU (P, K): the K readings with `multimask`, else the single one (K = 1).
+        """Masks as logits (P, K, 4h, 4w) and their guessed IoU (P, K); arguments as `all_masks`.
 
-        Args as `all_masks`.
+        K is the number of readings with `multimask`, else 1: the single mask.
         """
         masks, iou = self.all_masks(image, image_pe, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)

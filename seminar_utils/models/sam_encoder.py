@@ -160,7 +160,7 @@ class ImageEncoderViT(nn.Module):
         super().__init__()
         if img_size % patch_size or not set(global_attn_indexes) <= set(range(depth)):
             raise SeminarError(
-                f"the patch divides the image, and global blocks are among 0..{depth - 1}: got patch {patch_size}, "
+                f"the patch divides the image, global blocks are among 0..{depth - 1}: got patch {patch_size}, "
                 f"image {img_size}, global blocks {tuple(global_attn_indexes)}"
             )
         size = img_size // patch_size

@@ -97,7 +97,7 @@ class PromptEncoder(nn.Module):
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Encode P prompts: the sparse tokens (P, N, D), points first, then corners, and the dense map (P, D, h, w).
+        """Encode P prompts: sparse tokens (P, N, D), points first, then corners, and a dense map (P, D, h, w).
 
         Args: image_size: (height, width) of the image the encoder saw; grid: (h, w) of its embeddings; points
         (P, N, 2) with labels (P, N), boxes (P, 4), masks (P, 1, 4h, 4w) as logits. A point prompt without a box
@@ -125,7 +125,8 @@ def check_prompts(
 ) -> int:
     """The number of prompts P; SeminarError when the tensors are none, or do not fit together."""
     side = (4 * grid[0], 4 * grid[1])
-    wanted = {"points": "(P, N, 2)", "labels": "(P, N)", "boxes": "(P, 4)", "masks": f"(P, 1, {side[0]}, {side[1]})"}
+    wanted = {"points": "(P, N, 2)", "labels": "(P, N)", "boxes": "(P, 4)"}
+    wanted["masks"] = f"(P, 1, {side[0]}, {side[1]})"
     given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
@@ -135,9 +136,13 @@ def check_prompts(
     if (points is None) != (labels is None) or not given:
         raise SeminarError(f"a prompt is points with labels, boxes or masks, got {', '.join(given) or 'nothing'}")
     if points is not None and labels.shape != points.shape[:2]:
-        raise SeminarError(f"every point has a label: got points {tuple(points.shape)}, labels {tuple(labels.shape)}")
+        raise SeminarError(
+            f"every point has a label: got points {tuple(points.shape)}, labels {tuple(labels.shape)}"
+        )
     if labels is not None and not torch.isin(labels, torch.tensor([-1, 0, 1], device=labels.device)).all():
-        raise SeminarError(f"labels are 1 (inside), 0 (outside) or -1 (no point), got {labels.unique().tolist()[:6]}")
+        raise SeminarError(
+            f"labels are 1 (inside), 0 (outside) or -1 (no point), got {labels.unique().tolist()[:6]}"
+        )
     counts = {name: len(value) for name, value in given.items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():
         raise SeminarError(f"all kinds of prompts must be given for the same P >= 1 objects, got {counts}")

@@ -1,9 +1,9 @@
 """What goes into a model of SAM's family, and what its masks become: each checkpoint has its own pipeline.
 
-SAM (arXiv 2304.02643): longest side to 1024, ImageNet's mean and deviation, THEN zeros at the right and the bottom.
-MedSAM (arXiv 2304.12306): squashed to 1024 x 1024 by cubic splines, stretched to [0, 1]; probabilities are resized.
-LiteMedSAM (the same authors, 2024): longest side to 256 by areas, stretched to [0, 1], then zeros. Weights are only
-worth something behind their own pipeline, so a model carries it: `model.transform`.
+SAM (arXiv 2304.02643): longest side to 1024, ImageNet's mean and deviation, THEN zeros at the right and the
+bottom. MedSAM (arXiv 2304.12306): squashed to 1024 x 1024 by cubic splines, stretched to [0, 1]; probabilities
+are resized. LiteMedSAM (the same authors, 2024): longest side to 256 by areas, stretched to [0, 1], then zeros.
+Weights are only worth something behind their own pipeline, so a model carries it: `model.transform`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def resize_area(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def area_weights(old: int, new: int) -> Tensor:
-    """Which share of each of `new` pixels lies in each of `old` pixels along one side: (new, old), rows sum to 1."""
+    """Which share of each new pixel lies in each old one, along one side: (new, old), rows sum to 1."""
     edges = torch.arange(new + 1, dtype=torch.float64) * (old / new)
     starts = torch.arange(old, dtype=torch.float64)
     overlap = edges[1:, None].minimum(starts + 1) - edges[:-1, None].maximum(starts)  # (new, old)
@@ -49,6 +49,12 @@ def resize_cubic(image: Tensor, size: tuple[int, int]) -> Tensor:
     pixels = image.permute(1, 2, 0).numpy()
     new = resize(pixels, size, order=3, preserve_range=True, anti_aliasing=True)  # (*size, C) in float64
     return torch.from_numpy(new.astype(pixels.dtype)).permute(2, 0, 1)  # uint8 by cutting off, as MedSAM does
+
+
+def masks_to_image(logits: Tensor, side: int, inside: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Logits (P, K, h, w) up to the square, cropped to `inside`, then to `size`: bilinear both times."""
+    square = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
+    return F.interpolate(square[..., : inside[0], : inside[1]], size, mode="bilinear", align_corners=False)
 
 
 def min_max(x: Tensor) -> Tensor:
@@ -71,7 +77,9 @@ class SamTransform:
 
     def __post_init__(self):
         if self.image_size < 1 or self.in_chans not in (1, 3):
-            raise SeminarError(f"in_chans is 1 or 3, the side at least 1, got {self.in_chans} and {self.image_size}")
+            raise SeminarError(
+                f"in_chans is 1 or 3, the side at least 1, got {self.in_chans} and {self.image_size}"
+            )
 
     def image(self, image: np.ndarray | Tensor, window: Window = None) -> Tensor:
         """One image as the user has it -> what the encoder reads, (in_chans, S, S) in float32.
@@ -117,13 +125,8 @@ class SamTransform:
         return self.points(boxes.unflatten(-1, (2, 2)), size).flatten(-2)
 
     def soft_masks(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """The decoder's logits (P, K, h, w) -> logits on the original image (P, K, *size).
-
-        Up to the square, the padding cut off, then to `size`: bilinear both times.
-        """
-        square = F.interpolate(logits, (self.image_size, self.image_size), mode="bilinear", align_corners=False)
-        height, width = self.input_size(*size)
-        return F.interpolate(square[..., :height, :width], size, mode="bilinear", align_corners=False)
+        """The decoder's logits (P, K, h, w) -> logits on the original image (P, K, *size)."""
+        return masks_to_image(logits, self.image_size, self.input_size(*size), size)
 
     def masks(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """The decoder's logits (P, K, h, w) -> boolean masks on the original image (P, K, *size)."""

@@ -1,8 +1,9 @@
 """TinyViT as LiteMedSAM uses it: convolutions at full resolution, then attention in windows on a smaller map.
 
 Wu et al., TinyViT, 2022 (arXiv 2207.10666); the variant is MobileSAM's (Zhang et al., 2023, arXiv 2306.14289) as
-changed by LiteMedSAM's authors: the stem does not shrink the image, so that 256 px give the decoder the same 64 x 64
-map that SAM makes of 1024 px. Parameter names are those of LiteMedSAM's file, without its prefix `image_encoder.`.
+changed by LiteMedSAM's authors: the stem does not shrink the image, so that 256 px give the decoder the same 64 x
+64 map that SAM makes of 1024 px. Parameter names are those of LiteMedSAM's file, without its prefix
+`image_encoder.`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .windows import window_partition, window_reverse
 class ConvBN(nn.Module):
     """A convolution without bias, then BatchNorm.
 
-    In eval mode both are one convolution: the statistics are constants then, and one pass over a large map is saved.
+    In eval mode both are one convolution: the statistics are constants then, and one pass over a large map is
+    saved.
     """
 
     def __init__(self, in_chans: int, out_chans: int, kernel: int = 1, stride: int = 1, groups: int = 1):
@@ -43,7 +45,7 @@ class ConvBN(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted bottleneck: widen by a 1x1 convolution, look around per channel, narrow; GELU after the residual."""
+    """Widen by a 1x1 convolution, look around in each channel, narrow; GELU after the residual."""
 
     def __init__(self, dim: int, expand: float, drop_path: float):
         super().__init__()
