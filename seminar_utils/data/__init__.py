@@ -10,22 +10,27 @@ from typing import Any
 from seminar_utils.data.dataset import SPLITS, Card, ImageSet
 from seminar_utils.data.medmnist import load_medmnist, medmnist_names
 from seminar_utils.data.phantom_sets import load_phantoms
+from seminar_utils.data.real_sets import load_nuclei, load_wbc
+from seminar_utils.data.real_shift import REAL_SHIFTS, RealShift, real_shift
 from seminar_utils.data.skimage_sets import PICTURES, load_skimage
 from seminar_utils.runtime import SeminarError, unknown_name
 
-__all__ = ["SPLITS", "Card", "ImageSet", "available", "load"]
+__all__ = ["REAL_SHIFTS", "SPLITS", "Card", "ImageSet", "RealShift", "available", "load", "real_shift"]
+
+REAL_SETS = {"nuclei": load_nuclei, "wbc": load_wbc}
 
 
 def available() -> list[str]:
-    """All names `load` knows: the phantoms, scikit-image's pictures, MedMNIST's 2D sets."""
-    return ["phantoms", *sorted(PICTURES), *medmnist_names()]
+    """All names `load` knows: phantoms, scikit-image's pictures, sets of several sites, MedMNIST's 2D sets."""
+    return ["phantoms", *sorted(PICTURES), *REAL_SETS, *medmnist_names()]
 
 
 def load(name: str, split: str = "train", **options: Any) -> ImageSet:
     """Load one split of a data set.
 
     options: for "phantoms" n, scanner, strength, seed, task (see `phantom_sets.load_phantoms`); for MedMNIST
-    size (28, 64, 128, 224). Raises SeminarError on an unknown name (with the nearest ones), split or option.
+    size (28, 64, 128, 224); for "wbc" and "nuclei" domain (see real_sets.py). Raises SeminarError on an
+    unknown name (with the nearest ones), split or option.
     """
     if name not in available():
         raise unknown_name("data set", name, available())
@@ -42,4 +47,6 @@ def load(name: str, split: str = "train", **options: Any) -> ImageSet:
 def _loader_of(name: str) -> Callable[..., ImageSet]:
     if name == "phantoms":
         return load_phantoms
+    if name in REAL_SETS:
+        return REAL_SETS[name]
     return partial(load_skimage if name in PICTURES else load_medmnist, name)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import zipfile
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from seminar_utils.data.dataset import SPLITS, Card, ImageSet
+from seminar_utils.data.npz import read_npz
 from seminar_utils.runtime import SeminarError, cache_dir, seminar_data, unknown_name
 
 SIZES = (28, 64, 128, 224)
@@ -45,6 +44,8 @@ def medmnist_names() -> list[str]:
 def load_medmnist(name: str, split: str = "train", size: int = 28) -> ImageSet:
     """One split of a MedMNIST set: images (N, size, size, 1 or 3), labels (N,), or (N, L) for chestmnist.
 
+    `domains` is set where the sets differ by a known one: the centre of pathmnist, the plane of the organ sets.
+
     The file is looked for in SEMINAR_DATA/medmnist, in the course's cache and in ~/.medmnist, then
     downloaded. Raises SeminarError on unknown names, a damaged file, or when there is no network.
     """
@@ -59,8 +60,9 @@ def load_medmnist(name: str, split: str = "train", size: int = 28) -> ImageSet:
     images, labels, sizes = _read(path, split, info["n_channels"], size)
     class_names = tuple(info["label"][key] for key in sorted(info["label"], key=int))
     card = _card(name, info, sizes, path, info[_key("MD5", size)])
+    domains = np.full(len(images), DOMAINS[name][split]) if name in DOMAINS else None
     try:
-        return ImageSet(name, split, images, labels, class_names, card)
+        return ImageSet(name, split, images, labels, class_names, card, domains=domains)
     except SeminarError as error:
         raise SeminarError(f"{path}: {error}; {_replace()}") from error
 
@@ -97,16 +99,10 @@ def _download(name: str, size: int) -> Path:
 
 def _read(path: Path, split: str, channels: int, size: int) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Images (N, size, size, C) and labels of one split, and the sizes of all splits."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            missing = sorted({f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels")} - set(stored))
-            if not missing:
-                images, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
-                sizes = {s: len(stored[f"{s}_labels"]) for s in SPLITS}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SeminarError(f"{path} is not a complete npz file ({error}); {_replace()}") from error
-    if missing:
-        raise SeminarError(f"{path} lacks the arrays {missing}; {_replace()}")
+    all_images, all_labels = [f"{s}_images" for s in SPLITS], [f"{s}_labels" for s in SPLITS]
+    stored = read_npz(path, [f"{split}_images", *all_labels], _replace(), needed=all_images)
+    images, labels = stored[f"{split}_images"], stored[f"{split}_labels"]
+    sizes = {s: len(stored[f"{s}_labels"]) for s in SPLITS}
     images = images[..., None] if channels == 1 and images.ndim == 3 else images  # (N, H, W, 1)
     if images.shape[1:] != (size, size, channels):
         raise SeminarError(f"{path}: images should be (N, {size}, {size}, {channels}), got {images.shape}")
@@ -155,4 +151,11 @@ MODALITIES = {
     "organamnist": "abdominal CT, axial",
     "organcmnist": "abdominal CT, coronal",
     "organsmnist": "abdominal CT, sagittal",
+}
+
+# Where a split or a set is another domain than its relatives, as medmnist's descriptions say.
+_CENTRES = {"train": "NCT-CRC-HE-100K", "val": "NCT-CRC-HE-100K", "test": "CRC-VAL-HE-7K"}
+DOMAINS = {"pathmnist": _CENTRES} | {
+    f"organ{letter}mnist": dict.fromkeys(SPLITS, plane)
+    for letter, plane in {"a": "axial", "c": "coronal", "s": "sagittal"}.items()
 }

@@ -1,9 +1,14 @@
-"""In which order do patients come? The stream decides whether test-time adaptation helps or ruins."""
+"""A stream of patients, batch by batch: it decides whether test-time adaptation helps or ruins.
+
+The orders are in orders.py; streams whose shift changes on the way in schedules.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,53 +17,49 @@ from torch import Tensor
 
 from ..runtime import SeminarError, unknown_name
 from .metrics import summary
-
-
-def iid_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Patients in random order: what most papers assume. Indices (N,)."""
-    return np.random.default_rng(seed).permutation(len(labels))
-
-
-def class_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Patients sorted by class (random within a class): one clinic after another. Indices (N,)."""
-    shuffled = iid_order(labels, seed)
-    return shuffled[np.argsort(labels[shuffled], kind="stable")]
-
-
-def prevalence_order(labels: np.ndarray, seed: int, share: float = 0.9) -> np.ndarray:
-    """A stream in which `share` of the patients belong to one class, drawn by the seed. Indices (M,), M <= N."""
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(len(labels))
-    common = rng.choice(np.unique(labels))
-    often, rare = shuffled[labels[shuffled] == common], shuffled[labels[shuffled] != common]
-    keep = rare[: max(1, round(len(often) * (1 - share) / share))]
-    return rng.permutation(np.concatenate([often, keep]))
-
-
-ORDERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "iid": iid_order,
-    "class": class_order,
-    "prevalence": prevalence_order,
-}
+from .orders import ORDERS
 
 
 def stream(
-    x: Tensor, labels: ArrayLike, batch_size: int, order: str = "iid", seed: int = 0
+    x: Tensor, labels: ArrayLike, batch_size: int, order: str = "iid", seed: int = 0, **options: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (x (B, C, H, W), labels (B,)) in the given order; the last batch may be short.
 
-    Raises SeminarError for an unknown order, a batch size below 1, an empty or unequal pair.
+    order: one of `ORDERS`; options: of that order, as delta for "dirichlet" (see orders.py).
+    Raises SeminarError for an unknown order or option, a batch size below 1, an empty or unequal pair.
     """
+    labels = check_pair(x, labels, batch_size)
+    order_index = torch.as_tensor(order_of(labels, order, seed, **options))  # (M,)
+    labels = torch.as_tensor(labels)
+    for index in order_index.split(int(batch_size)):
+        yield x[index.to(x.device)], labels[index]
+
+
+def order_of(labels: np.ndarray, order: str, seed: int = 0, **options: Any) -> np.ndarray:
+    """The indices of an order of `ORDERS` by name. Raises SeminarError for an unknown name, option or seed."""
     if order not in ORDERS:
         raise unknown_name("stream order", order, ORDERS)
-    labels = torch.as_tensor(np.asarray(labels))
-    if batch_size < 1 or len(x) != len(labels) or len(x) == 0:
+    known = list(inspect.signature(ORDERS[order]).parameters)[2:]
+    if strange := sorted(set(options) - set(known)):
+        raise SeminarError(f"stream order {order!r} takes the options {known}, got {strange}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise SeminarError(f"a seed is a non-negative integer, got {seed!r}")
+    return ORDERS[order](labels, seed, **options)
+
+
+def check_pair(x: Tensor, labels: ArrayLike, batch_size: int) -> np.ndarray:
+    """The labels as an array (N,), once images, labels and batch size are found to fit together."""
+    if not isinstance(x, Tensor):
+        raise SeminarError(f"a stream takes images as a tensor (N, C, H, W), got {type(x).__name__}")
+    labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    fits = labels.ndim == 1 and labels.dtype.kind in "iub" and len(labels) == len(x) > 0
+    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if not fits or not whole or batch_size < 1:
         raise SeminarError(
-            f"a stream needs batch_size >= 1 and equally many images and labels, more than 0; "
-            f"got batch_size {batch_size}, {len(x)} images, {len(labels)} labels"
+            f"a stream needs an integer batch_size >= 1 and equally many images and integer labels (N,), "
+            f"more than 0; got batch_size {batch_size!r}, {len(x)} images, {labels.dtype} labels {labels.shape}"
         )
-    for index in torch.as_tensor(ORDERS[order](labels.numpy(), seed)).split(batch_size):
-        yield x[index.to(x.device)], labels[index]
+    return labels
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class StreamResult:
         return summary(self.probs, self.labels)
 
 
-def run_stream(method: Callable[[Tensor], Tensor], batches: Iterator[tuple[Tensor, Tensor]]) -> StreamResult:
+def run_stream(method: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> StreamResult:
     """Feed a stream to `method` (an adapter or a model) batch by batch.
 
     Labels go into the result only: the method sees nothing but the images.

@@ -126,8 +126,8 @@ def test_batch_sizes_that_cannot_be(batch_size):
 
 def test_every_name_is_there():
     names = available()
-    assert {"phantoms", "retina", "cell", "pneumoniamnist", "chestmnist"} <= set(names)
-    assert len(names) == 1 + 4 + 12 and not any("3d" in name for name in names)
+    assert {"phantoms", "retina", "cell", "wbc", "nuclei", "pneumoniamnist", "chestmnist"} <= set(names)
+    assert len(names) == 1 + 4 + 2 + 12 and not any("3d" in name for name in names)
 
 
 def test_unknown_names_get_the_nearest():
