@@ -14,9 +14,12 @@ from ..runtime import SeminarError
 from .intervals import Interval, bootstrap_interval, paired_difference, seed_interval
 from .metrics import accuracy, balanced_accuracy, harm_rate
 from .results import ResultsStore
+from .selection import RECORDED, Selection
 from .streams import StreamResult, run_stream, stream
 
 Row = dict[str, Any]
+# in a row's params, what belongs to the method and not to the condition it was measured under
+OF_THE_METHOD = ("method", "images", *RECORDED)
 
 
 def measure(
@@ -31,13 +34,15 @@ def measure(
     params: Mapping[str, Any] | None = None,
     store: ResultsStore | None = None,
     results: dict[tuple[str, int], StreamResult] | None = None,
+    selections: Mapping[str, Selection] | None = None,
 ) -> list[Row]:
     """Run every method on every seed's model over the same stream; one row of the store a run.
 
     Args: experiment: its name in the store; methods: name -> builder of an adapter from a model;
     models: training seed -> model (the seed also orders the stream); x (N, C, H, W), labels (N,): what
     the clinic sends. params: said in the row beside method, batch_size, order and the number of images;
-    results: takes in what each run said, by (method, seed), for pictures of a stream.
+    results: takes in what each run said, by (method, seed), for pictures of a stream; selections: method -> how
+    its settings were chosen, said in its rows and, unless by default, in its name there ("Tent (oracle)").
     Each row holds the metrics of `summary` and the harm rate against the source model on that stream.
     """
     store = store or ResultsStore()
@@ -52,12 +57,14 @@ def measure(
         source = run(Source)
         for name, build in methods.items():
             result, seconds = source if build is Source else run(build)
-            about = {"method": name, "batch_size": batch_size, "order": order, "images": len(result.labels)}
+            chosen = (selections or {}).get(name)
+            called = chosen.label(name) if chosen else name
+            about = {"method": called, "batch_size": batch_size, "order": order, "images": len(result.labels)}
             if results is not None:
                 results[name, seed] = result
             harm = harm_rate(result.labels, source[0].predictions, result.predictions)
             metrics = {**result.metrics(), "harm": harm}
-            told = {**about, **(params or {})}
+            told = {**about, **(params or {}), **(chosen.recorded() if chosen else {})}
             rows.append(store.append(experiment, told, metrics, image_intervals(result), seed, seconds))
     return rows
 
@@ -85,8 +92,7 @@ def summarise(rows: Sequence[Row], metric: str = "balanced_accuracy") -> dict[st
     Raises SeminarError when `rows` mixes conditions: the mean of unlike things is no result.
     """
     conditions = {
-        tuple(sorted((k, str(v)) for k, v in row["params"].items() if k not in ("method", "images")))
-        for row in rows
+        tuple(sorted((k, str(v)) for k, v in row["params"].items() if k not in OF_THE_METHOD)) for row in rows
     }
     if len(conditions) != 1:
         raise SeminarError(f"summarise takes rows of one condition, got {len(conditions)} different ones")

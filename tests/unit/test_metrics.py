@@ -7,11 +7,14 @@ from seminar_utils.evaluation.metrics import (
     accuracy,
     balanced_accuracy,
     expected_calibration_error,
+    gain_rate,
     harm_rate,
     per_class_recall,
+    per_group,
     predicted_class_entropy,
     reliability_bins,
     summary,
+    worst_group,
 )
 from seminar_utils.runtime import SeminarError
 
@@ -70,6 +73,42 @@ def test_harm_counts_only_what_was_right_before():
 
 def test_summary_has_the_four_numbers():
     assert set(summary(PROBS, LABELS)) == {"accuracy", "balanced_accuracy", "ece", "predicted_class_entropy"}
+
+
+def test_stored_numbers_of_the_lessons_do_not_move():
+    rng = np.random.default_rng(11)
+    labels, probs = rng.integers(0, 3, 90), rng.dirichlet(np.ones(3) * 0.5, 90)
+    assert summary(probs, labels) == {
+        "accuracy": 0.4111111111111111,
+        "balanced_accuracy": 0.4152330153006285,
+        "ece": 0.31296762719476023,
+        "predicted_class_entropy": 0.9958549382669746,
+    }
+    bins = reliability_bins(probs, labels, 7)
+    assert bins["count"].tolist() == [0, 0, 3, 13, 30, 20, 24]
+    assert bins["confidence"][-1] == 0.9331201582273972 and bins["accuracy"][3] == 0.46153846153846156
+    assert expected_calibration_error(probs, labels, 9) == 0.3129676271947603
+
+
+def test_gain_minus_harm_is_the_change_of_accuracy():
+    before = np.where(RNG.random(200) < 0.5, LABELS, 0)
+    gain, harm = gain_rate(LABELS, before, PREDICTIONS), harm_rate(LABELS, before, PREDICTIONS)
+    assert gain > 0 and harm > 0
+    assert gain - harm == pytest.approx(accuracy(LABELS, PREDICTIONS) - accuracy(LABELS, before))
+
+
+def test_the_worst_group_is_found_whichever_way_is_better():
+    groups = np.array(["A", "B", "B", "C", "C", "C"])
+    labels, answers = [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 0]
+    assert per_group(accuracy, groups, labels, answers) == {"A": 1, "B": 0.5, "C": pytest.approx(2 / 3)}
+    assert worst_group(accuracy, groups, labels, answers) == ("B", 0.5)
+    assert worst_group(accuracy, groups, labels, answers, higher_is_better=False) == ("A", 1)
+
+
+def test_a_tensor_on_any_device_is_taken():
+    assert accuracy(torch.tensor([0, 1]), torch.tensor([0, 1], requires_grad=False)) == 1
+    probs = torch.tensor([[0.2, 0.8]], requires_grad=True)
+    assert expected_calibration_error(probs, torch.tensor([1])) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
