@@ -155,7 +155,7 @@ def three_prompts():
 
 
 def worst_gradient(ours, reference):
-    """Relative, parameter by parameter. A key's bias moves all scores of a query alike: its gradient is rounding."""
+    """Relative, by parameter. A key's bias moves all scores of a query alike: its gradient is only rounding."""
     largest = max(grad.abs().max() for grad in reference.values())
     idle = [name for name in reference if name.endswith("k_proj.bias")]
     assert len(idle) == 7 and all(
