@@ -18,7 +18,7 @@ Window = tuple[float, float] | str | None
 
 
 def window_bounds(values: np.ndarray, window: tuple[float, float] | str) -> tuple[float, float]:
-    """Where to cut: window is (level, width), "range" for no cut, "percentiles" for those of the values above 0."""
+    """Where to cut: window is (level, width), "range" (no cut) or "percentiles" of the values above 0."""
     if isinstance(window, str):
         if window not in ("percentiles", "range"):
             raise SeminarError(f'a window is (level, width), "percentiles" or "range", got {window!r}')
@@ -72,7 +72,7 @@ def _guess(values: np.ndarray) -> str | None:
     if low < 0:
         raise SeminarError(
             f"the image has values from {low:.5g} to {high:.5g}: give window=(level, width) if these are "
-            f"Hounsfield units (CT), {SOFT_TISSUE} for soft tissue; a normalised image must be given as it was before"
+            f"Hounsfield units (CT), {SOFT_TISSUE} for soft tissue; a normalised image must be given as it was"
         )
     if values.dtype.kind == "f" and high > 1:
         raise SeminarError(

@@ -57,10 +57,11 @@ class SamPredictor:
 
         window: for CT or wide ranges, see `intensity.to_uint8`. Raises SeminarError for what is no such image.
         """
-        x = self.model.transform.image(image, window)[None]  # (1, C, S, S)
+        pixels = to_uint8(image, window)
+        x = self.model.transform.image(pixels)[None]  # (1, C, S, S)
         weight = next(self.model.parameters())
         self.embedding = self.model.encode(x.to(weight.device, weight.dtype))
-        self.size = tuple(image.shape[:2])
+        self.size = tuple(pixels.shape[:2])
         return self
 
     @torch.no_grad()
@@ -94,9 +95,10 @@ class SamPredictor:
         if points is None:
             return {} if labels is None else {"labels": torch.as_tensor(labels)}
         points = torch.as_tensor(points)
-        points = check_points(points[None] if points.ndim == 2 else points, self.size)  # (P, N, 2)
+        single = points.ndim == 2
+        points = check_points(points[None] if single else points, self.size)  # (P, N, 2)
         labels = torch.ones(points.shape[:2]) if labels is None else torch.as_tensor(labels)
-        labels = labels[None] if labels.ndim == 1 else labels  # (P, N)
+        labels = labels[None] if single and labels.ndim == 1 else labels  # (P, N)
         return {"points": self.model.transform.points(points, self.size), "labels": labels}
 
     def _boxes(self, boxes: Tensor | None) -> dict[str, Tensor]:
@@ -114,7 +116,8 @@ class SamPredictor:
         pixels wider but never beyond the first one; after an empty mask or an empty slice (all values equal) the
         box stays. Intensities are cut over the whole volume, see `intensity.to_uint8`.
         """
-        pixels, (flat, first, last) = to_uint8(volume, window), _check_volume(volume, box)
+        pixels = to_uint8(volume, window)
+        flat, first, last = _check_volume(pixels, box)
         result = torch.zeros(pixels.shape, dtype=torch.bool)
         middle = (first + last) // 2
         start = self._slice(pixels[middle], flat)
@@ -145,14 +148,14 @@ def _chunks(prompts: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return [dict(zip(prompts, piece)) for piece in pieces]
 
 
-def _check_volume(volume: np.ndarray | Tensor, box: Iterable[float]) -> tuple[Tensor, int, int]:
+def _check_volume(volume: np.ndarray, box: Iterable[float]) -> tuple[Tensor, int, int]:
     """The rectangle (1, 4), the first and the last slice of a box (x0, y0, z0, x1, y1, z1)."""
     if volume.ndim != 3:
-        raise SeminarError(f"expected a volume (D, H, W), got shape {tuple(volume.shape)}")
+        raise SeminarError(f"expected a volume (D, H, W), got shape {volume.shape}")
     numbers = torch.as_tensor(box, dtype=torch.float32).flatten().tolist()
     if len(numbers) != 6:
         raise SeminarError(f"the box of a volume is (x0, y0, z0, x1, y1, z1), got {len(numbers)} numbers")
     x0, y0, first, x1, y1, last = numbers
     if not (0 <= first <= last < len(volume)) or first % 1 or last % 1:
         raise SeminarError(f"z0 <= z1 are whole slices from 0 to {len(volume) - 1}, got {first:g} and {last:g}")
-    return check_boxes([[x0, y0, x1, y1]], tuple(volume.shape[1:])), int(first), int(last)
+    return check_boxes([[x0, y0, x1, y1]], volume.shape[1:]), int(first), int(last)
