@@ -13,6 +13,7 @@ from ..runtime import SeminarError, unknown_name
 from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
 from .mae import mae_tiny
 from .resnet import resnet18, resnet34, resnet50, resnet_small
+from .sam import lite_medsam, medsam_vit_b, sam_tiny, sam_vit_b, sam_vit_h, sam_vit_l
 from .swin import swin_b, swin_s, swin_t, swin_tiny
 from .vit import vit_b_16, vit_small_14, vit_small_16, vit_tiny
 
@@ -29,6 +30,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "clip_tiny": clip_tiny,
     "clip_vit_b_32": clip_vit_b_32,
     "clip_vit_b_16": clip_vit_b_16,
+    "sam_tiny": sam_tiny,
+    "sam_vit_b": sam_vit_b,
+    "sam_vit_l": sam_vit_l,
+    "sam_vit_h": sam_vit_h,
+    "medsam_vit_b": medsam_vit_b,
+    "lite_medsam": lite_medsam,
     "swin_tiny": swin_tiny,
     "swin_t": swin_t,
     "swin_s": swin_s,

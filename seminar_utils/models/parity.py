@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ..runtime import SeminarError
 
+TABLES = ("_table", "_embedding", "pos_embed", "attention_biases", "gaussian_matrix")  # no matrices of a layer
+
 
 @torch.no_grad()
 def randomise_(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -40,7 +42,7 @@ def _random_value(name: str, value: Tensor, generator: torch.Generator, table: b
         return torch.randint(1, 100, value.shape, generator=generator)
     if name == "running_var":
         return 0.5 + torch.rand(value.shape, generator=generator)
-    if table or value.ndim == 3 or name.endswith(("_table", "_embedding")):
+    if table or value.ndim == 3 or name.endswith(TABLES):
         return noise
     if value.ndim >= 2:
         return noise * value[0].numel() ** -0.5  # value[0].numel() inputs feed each output

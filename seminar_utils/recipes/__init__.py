@@ -17,11 +17,12 @@ from .base import SEEDS, Recipe, run_recipe
 from .clip import CLIP_RECIPES
 from .dino import DINO_RECIPES
 from .mae import MAE_RECIPES
+from .sam import SAM_RECIPES
 from .supervised import SUPERVISED
 
 __all__ = ["RECIPES", "Recipe", "list_recipes", "parse_name", "pretrain"]
 
-RECIPES: dict[str, Recipe] = {**SUPERVISED, **CLIP_RECIPES, **DINO_RECIPES, **MAE_RECIPES}
+RECIPES: dict[str, Recipe] = {**SUPERVISED, **CLIP_RECIPES, **DINO_RECIPES, **MAE_RECIPES, **SAM_RECIPES}
 
 
 def list_recipes() -> list[str]:
