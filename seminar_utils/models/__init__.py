@@ -10,8 +10,9 @@ from collections.abc import Callable
 from torch import nn
 
 from ..runtime import SeminarError, unknown_name
+from .biomedclip import biomedclip
 from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
-from .mae import mae_tiny
+from .mae import mae_tiny, mae_vit_b
 from .resnet import resnet18, resnet34, resnet50, resnet_small
 from .swin import swin_b, swin_s, swin_t, swin_tiny
 from .vit import vit_b_16, vit_small_14, vit_small_16, vit_tiny
@@ -26,9 +27,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit_small_16": vit_small_16,
     "vit_b_16": vit_b_16,
     "mae_tiny": mae_tiny,
+    "mae_vit_b": mae_vit_b,
     "clip_tiny": clip_tiny,
     "clip_vit_b_32": clip_vit_b_32,
     "clip_vit_b_16": clip_vit_b_16,
+    "biomedclip": biomedclip,
     "swin_tiny": swin_tiny,
     "swin_t": swin_t,
     "swin_s": swin_s,
