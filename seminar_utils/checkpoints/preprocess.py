@@ -68,9 +68,12 @@ def as_rgb(images: Tensor) -> Tensor:
 def pretrained_transform(name: str) -> Preprocess:
     """How images must be prepared for an official checkpoint.
 
-    Raises SeminarError for SAM's family, whose pipelines also carry boxes and points and belong to its predictor.
+    Raises SeminarError for SAM's family, whose pipelines also carry boxes and points: each model has its own.
     """
     transform = pretrained_info(name).transform
     if isinstance(transform, str):
-        raise SeminarError(f"{name} prepares images, boxes and points together: use its predictor ({transform!r})")
+        raise SeminarError(
+            f"{name} prepares images, boxes and points together ({transform}): use the model's own `transform`, "
+            "or models.predictor.SamPredictor"
+        )
     return Preprocess(**transform)

@@ -110,7 +110,7 @@ def test_preparation_refuses_what_it_does_not_know():
     for bad in (x[0], torch.rand(1, 4, 8, 8), x * 300, x - 1, (x * 9).long(), x.numpy(), x * float("nan")):
         with pytest.raises(SeminarError, match="expected images"):
             as_rgb(bad)
-    with pytest.raises(SeminarError, match="its predictor"):
+    with pytest.raises(SeminarError, match="the model's own `transform`"):
         pretrained_transform("sam_vit_b")
 
 
