@@ -11,6 +11,7 @@ from PIL import Image
 
 from seminar_utils import cli
 from seminar_utils.checkpoints import (
+    load_pretrained,
     load_vocabulary,
     pretrained_info,
     pretrained_transform,
@@ -18,6 +19,7 @@ from seminar_utils.checkpoints import (
 )
 from seminar_utils.checkpoints.clip_files import OPENAI_SHA256, openai_url
 from seminar_utils.checkpoints.download import check_file
+from seminar_utils.checkpoints.files import read_weights
 from seminar_utils.checkpoints.preprocess import STATS, as_rgb
 from seminar_utils.checkpoints.pretrained import CONVERTERS
 from seminar_utils.models import create_model, list_models
@@ -92,12 +94,14 @@ def test_addresses_and_preparation_are_torchvision_s(name):
     assert weights.meta["_file_size"] * 2**20 / 1e6 == pytest.approx(entry.megabytes, rel=0.01)
 
 
-@pytest.mark.parametrize("size", [(300, 400), (225, 224), (97, 510)])
+@pytest.mark.parametrize("size", [(300, 400), (225, 224), (97, 510), (900, 701)])
 @pytest.mark.parametrize("name", ["resnet50", "swin_t"])
 def test_preparation_gives_torchvision_s_numbers(name, size):
     """The reference rounds to grey levels twice, after rows and after columns, so two of 255 may differ."""
-    coarse = Image.fromarray(np.random.default_rng(0).integers(40, 216, (9, 13, 3), dtype=np.uint8))
-    picture = coarse.resize(size[::-1], Image.Resampling.BICUBIC)
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(80, 176, (9, 13, 3), dtype=np.uint8))
+    coarse = np.array(coarse.resize(size[::-1], Image.Resampling.BILINEAR))
+    picture = Image.fromarray(coarse + rng.integers(0, 60, coarse.shape, dtype=np.uint8))
     expected = weights_of(name).transforms()(picture)[None]
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     assert (pretrained_transform(name)(pixels) - expected).abs().max() < 2 / 255 / 0.22
@@ -145,6 +149,9 @@ def test_lite_medsam_comes_with_the_course():
     )
     path = registry.fetch_pretrained("lite_medsam", progress=False)
     assert str(path) == package.get_asset_path()
+    model = load_pretrained("lite_medsam")
+    assert sum(value.numel() for value in read_weights(path).values()) == 9_801_439
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in read_weights(path).items())
 
 
 def test_unknown_names_are_told_with_the_nearest():
