@@ -9,6 +9,7 @@ from seminar_utils.models.biomedclip import TextTower
 from seminar_utils.models.convert import from_biomedclip, load_weights
 from seminar_utils.models.parity import parity_line, parity_report, randomise_
 from seminar_utils.models.wordpiece import WordPieceTokenizer
+from seminar_utils.models.zero_shot import ZeroShotModel, zero_shot_classifier
 from seminar_utils.runtime import SeminarError
 from seminar_utils.torchvision_fix import import_torchvision
 
@@ -152,6 +153,16 @@ def test_token_ids_equal_bert_s(tmp_path):
         cut = ours("lesions " * 100)
     expected = reference("lesions " * 100, max_length=64, truncation=True, return_tensors="pt")
     assert torch.equal(cut, expected["input_ids"])
+
+
+def test_classes_in_words_work_as_with_clip():
+    model = small_pair()[0].float().eval()
+    tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abc"], context_length=8)
+    classifier = zero_shot_classifier(model, tokenizer, ["a", "b b"], ["{} c"])
+    x = images(2, 32)
+    logits = ZeroShotModel(model, classifier)(x)
+    assert logits.shape == (2, 2)
+    torch.testing.assert_close(logits, model(x, tokenizer(["a c", "b b c"])))
 
 
 @pytest.mark.parametrize(

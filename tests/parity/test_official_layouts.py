@@ -14,6 +14,9 @@ import torch
 from torch import nn
 
 from seminar_utils.checkpoints import load_pretrained, registry
+from seminar_utils.checkpoints.pretrained import CONVERTERS
+from seminar_utils.models import create_model
+from seminar_utils.models.convert import fit_report
 from seminar_utils.models.convert_hub import from_hub
 from seminar_utils.models.parity import randomise_, relative_difference
 from seminar_utils.torchvision_fix import import_torchvision
@@ -227,3 +230,56 @@ def test_sam_b(load, sam):
 def test_medsam_as_training_leaves_it(load, sam):
     state = {f"module.{name}": value for name, value in half(sam.state_dict()).items()}
     check_sam(load("medsam_vit_b", {"model": state, "optimizer": {"state": {}}, "epoch": 7}), sam)
+
+
+def vision(name):
+    return lambda: torchvision.models.get_model(name)
+
+
+def of_timm(name):
+    return lambda: timm.create_model(name, num_classes=0)
+
+
+def hub_mae(**sizes):
+    transformers = pytest.importorskip("transformers")
+    return transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**sizes))
+
+
+def other_sam(size):
+    return lambda: pytest.importorskip("segment_anything").sam_model_registry[size]()
+
+
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+HUGE = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120}
+OTHER_SIZES = {
+    "resnet18": vision("resnet18"),
+    "resnet50_v2": vision("resnet50"),
+    "swin_s": vision("swin_s"),
+    "swin_b": vision("swin_b"),
+    "dino_vit_s_8": of_timm("vit_small_patch8_224"),
+    "dino_vit_b_16": of_timm("vit_base_patch16_224"),
+    "dino_vit_b_8": of_timm("vit_base_patch8_224"),
+    "mae_vit_b_visualize": hub_mae,
+    "mae_vit_l_full": lambda: hub_mae(**LARGE),
+    "mae_vit_h_full": lambda: hub_mae(**HUGE, patch_size=14),
+    "clip_vit_b_16": lambda: pytest.importorskip("open_clip").create_model("ViT-B-16-quickgelu", device="meta"),
+    "sam_vit_l": other_sam("vit_l"),
+    "sam_vit_h": other_sam("vit_h"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SIZES)
+def test_other_sizes_have_the_official_names_and_shapes(name):
+    entry = ENTRIES[name]
+    with torch.device("meta"):
+        state = OTHER_SIZES[name]().state_dict()
+        model = create_model(entry.model, **entry.args)
+    state = from_hub(state) if name.startswith("mae") else state
+    assert not any(fit_report(model, CONVERTERS[entry.converter](state)).values())
+
+
+def test_all_entries_are_looked_at():
+    """The encoders of MAE L and H are parts of their full files; LiteMedSAM's own is in test_registry.py."""
+    at_full_size = {"resnet50", "vit_b_16", "swin_t", "swin_t_microsoft", "dino_vit_s_16", "dinov2_vit_s_14"}
+    at_full_size |= {"mae_vit_b_full", "mae_vit_b", "clip_vit_b_32", "biomedclip", "sam_vit_b", "medsam_vit_b"}
+    assert set(ENTRIES) - at_full_size - set(OTHER_SIZES) == {"mae_vit_l", "mae_vit_h", "lite_medsam"}
