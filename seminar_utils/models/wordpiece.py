@@ -70,9 +70,9 @@ def split_words(caption: str) -> list[str]:
     spaced = []
     for letter in text:
         kind = unicodedata.category(letter)
-        if letter.isspace():
+        if letter in "\t\n\r" or (letter.isspace() and kind != "Cc"):
             spaced.append(" ")
-        elif kind == "Mn" or kind.startswith("C") or letter == "\ufffd":
+        elif kind in ("Mn", "Cc", "Cf", "Co") or letter == "\ufffd":
             continue  # accents, and signs that cannot be seen
         else:
             alone = kind.startswith("P") or (letter.isascii() and not letter.isalnum()) or is_chinese(letter)
@@ -82,4 +82,4 @@ def split_words(caption: str) -> list[str]:
 
 def is_chinese(letter: str) -> bool:
     """Whether a sign is one of the CJK ideographs, which are written without spaces."""
-    return unicodedata.name(letter, "").startswith("CJK ")
+    return unicodedata.name(letter, "").startswith(("CJK UNIFIED IDEOGRAPH", "CJK COMPATIBILITY IDEOGRAPH"))

@@ -133,7 +133,7 @@ PIECES = """the chest x ray of a pneumo ##thorax ##x lesion ##s left in 3 . 5 cm
 reader s ' un ##aff ##able card ##io ##meg ##aly ##a 肺 ? ! [ ] cls sep""".split()
 CAPTIONS = [
     "The chest X-ray of a PNEUMOTHORAX",
-    "lesions, left (3.5 cm): naïve reader's\tnote\u00a0!",
+    "lesions, left (3.5 cm): naïve reader's\tnote\u00a0!\nin\x85the \u2ee0 \ufffd\u2028chest",
     "unaffable cardiomegaly\u200b 肺肺 [CLS]? \x00 no",
     "thorax " + "a" * 101 + " pneumo" + "x" * 20,
     "",
