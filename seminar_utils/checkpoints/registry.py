@@ -25,7 +25,8 @@ class Checkpoint:
 
     model, args: what `create_model` builds for it. file: its name in the cache. urls: addresses, tried in order;
     page: where a person finds it if there is no address; package: a folder of an installed package that has it.
-    md5, sha256: as published, whole or the first digits; size: exact number of bytes, if known.
+    md5, sha256: as published, whole or the first digits, which tell damage but not forgery; size: exact number of
+    bytes, if known.
     format: "torch" (opened with weights_only), or "torchscript" (OpenAI's, opened after the whole sha256 matched).
     unwrap: what may lie around the weights, from the outside in: a key, or with a dot at its end a prefix of all
     names; drop: beginnings of names that the model does not have; converter: see `pretrained.CONVERTERS`.
