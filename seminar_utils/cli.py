@@ -115,13 +115,14 @@ def run_checkpoints(args: argparse.Namespace) -> int:
 
 def run_fetch(args: argparse.Namespace) -> int:
     """Download official weights and print where they lie, or list what there is."""
-    from .checkpoints.registry import fetch_pretrained, pretrained_info
+    from .checkpoints.registry import fetch_pretrained, fetch_vocabulary, pretrained_info
 
-    for name in args.names:
-        pretrained_info(name)  # a wrong name is told before anything is downloaded
+    entries = [pretrained_info(name) for name in args.names]  # a wrong name is told before anything is downloaded
     if args.names and not (args.list or args.json):
-        for name in args.names:
-            print(fetch_pretrained(name), flush=True)
+        for entry in entries:
+            print(fetch_pretrained(entry.name), flush=True)
+            if entry.vocabulary:
+                print(fetch_vocabulary(entry.name), flush=True)
         return 0
     return list_official(args.names, args.json)
 

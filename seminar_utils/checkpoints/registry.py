@@ -131,18 +131,26 @@ def fetch_pretrained(name: str, progress: bool = True) -> Path:
     return fetch(urls, cached_file(entry), **entry.checks, progress=progress)
 
 
-def load_vocabulary(name: str, path: str | Path | None = None) -> list[str]:
-    """The tokens of a text tower in the order of their ids, for `WordPieceTokenizer`; a small download if needed.
+def fetch_vocabulary(name: str) -> Path:
+    """The path of a text tower's `vocab.txt`, in the cache or downloaded (it is small).
 
-    path: a `vocab.txt` of your own. Raises SeminarError when the checkpoint has no such list, or it cannot be had.
+    Raises SeminarError when the checkpoint has no such list, or it cannot be had.
     """
-    entry = pretrained_info(name)
+    entry, file = pretrained_info(name), f"{name}_vocab.txt"
     if entry.vocabulary is None:
         known = [each.name for each in registry().values() if each.vocabulary]
         raise SeminarError(f"{name} has no vocabulary of its own; {', '.join(known)} has")
-    file = f"{name}_vocab.txt"
-    path = path or fetch(addresses(file, entry.vocabulary), cache_dir() / "checkpoints" / file, progress=False)
+    return fetch(addresses(file, entry.vocabulary), cache_dir() / "checkpoints" / file, progress=False)
+
+
+def load_vocabulary(name: str, path: str | Path | None = None) -> list[str]:
+    """The tokens of a text tower in the order of their ids, for `WordPieceTokenizer`.
+
+    path: a `vocab.txt` of your own; else see `fetch_vocabulary`. SeminarError when it cannot be had or read.
+    """
+    path = path or fetch_vocabulary(name)
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        text = Path(path).read_text(encoding="utf-8")
+        return text.removesuffix("\n").split("\n")  # splitlines would also cut at signs that are tokens
     except (OSError, UnicodeDecodeError) as error:
         raise SeminarError(f"{path} cannot be read as a list of tokens, one a line: {error}") from error

@@ -312,11 +312,15 @@ def test_the_command_and_the_doctor(house, capsys):
     assert "did you mean 'small'" in capsys.readouterr().err
 
 
-def test_the_vocabulary(house, tmp_path):
-    house.bodies["v.txt"] = "[PAD]\n[UNK]\nä\n".encode()
+def test_the_vocabulary(house, tmp_path, capsys):
+    house.bodies["v.txt"] = "[PAD]\n[UNK]\nä\n\u2028\n".encode()
     house.entry(vocabulary=f"{house.url}/whole/v.txt")
-    assert load_vocabulary("small") == load_vocabulary("small") == ["[PAD]", "[UNK]", "ä"]
+    assert load_vocabulary("small") == load_vocabulary("small") == ["[PAD]", "[UNK]", "ä", "\u2028"]
     assert len(house.requests) == 1 and names(house.cache) == ["small_vocab.txt"]
+    assert cli.main(["fetch", "small"]) == 0  # brings both
+    assert capsys.readouterr().out.split() == [
+        str(house.cache / file) for file in ("small.pth", "small_vocab.txt")
+    ]
     (tmp_path / "mine.txt").write_bytes(b"\xff\xfe\xff")
     for wrong in ("mine.txt", "gone.txt"):
         with pytest.raises(SeminarError, match="cannot be read as a list of tokens"):
