@@ -14,6 +14,8 @@ _HOMES = {
     "ImageSet": "data.dataset",
     "create_model": "models",
     "load_checkpoint": "checkpoints",
+    "load_pretrained": "checkpoints",
+    "pretrained_transform": "checkpoints",
     "SeminarError": "runtime",
     "by_profile": "runtime",
     "pick_device": "runtime",

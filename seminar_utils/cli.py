@@ -113,6 +113,40 @@ def run_checkpoints(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_fetch(args: argparse.Namespace) -> int:
+    """Download official weights and print where they lie, or list what there is."""
+    from .checkpoints.registry import fetch_pretrained, fetch_vocabulary, pretrained_info
+
+    entries = [pretrained_info(name) for name in args.names]  # a wrong name is told before anything is downloaded
+    if args.names and not (args.list or args.json):
+        for entry in entries:
+            print(fetch_pretrained(entry.name), flush=True)
+            if entry.vocabulary:
+                print(fetch_vocabulary(entry.name), flush=True)
+        return 0
+    return list_official(args.names, args.json)
+
+
+def list_official(names: Sequence[str], as_json: bool) -> int:
+    """Print the official checkpoints, all or the named ones, and whether each is on this machine."""
+    from dataclasses import asdict
+
+    from .checkpoints.registry import find_file, list_pretrained, pretrained_info
+
+    rows = []
+    for name in names or list_pretrained():
+        found = find_file(name)
+        rows.append({**asdict(pretrained_info(name)), "path": str(found) if found else None})
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        state = "present" if row["path"] else "absent"
+        print(f"{row['name']:<20} {row['megabytes']:>5} MB  {state:<8} {row['title']} ({row['licence']})")
+    print(f"{len(rows)} official checkpoints; seminar fetch NAME brings one")
+    return 0
+
+
 def run_readme(args: argparse.Namespace) -> int:
     """Write the README's numbers from the results store, or say whether they are current."""
     from .teaching import readme
@@ -175,6 +209,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command("checkpoints", run_checkpoints, "list the weights that ship with the course")
     sub.add_argument("action", choices=("list",))
     sub.add_argument("--json", action="store_true")
+    sub = command("fetch", run_fetch, "download official weights, checked; without a name, list them")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="for example sam_vit_b")
+    sub.add_argument("--list", action="store_true", help="list them, download nothing")
+    sub.add_argument("--json", action="store_true", help="the list, with all that the registry knows")
     sub = command("readme", run_readme, "write the README's numbers from the results store")
     sub.add_argument("--check", action="store_true", help="change nothing; 1 when they are out of date")
     command("progress", run_progress, "which exercises are solved")

@@ -18,7 +18,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from . import __version__
-from .runtime import cache_dir, free_cores, pick_device, profile, repository, seminar_data
+from .runtime import SeminarError, cache_dir, free_cores, pick_device, profile, repository, seminar_data
 
 ROOMS = (
     "models",
@@ -44,6 +44,7 @@ def examine(hash_all: bool = False) -> dict[str, Any]:
         "profile": profile,
         "rooms": lambda: {room: _attempt(lambda room=room: _imports(room)) for room in ROOMS},
         "checkpoints": lambda: _checkpoints(hash_all),
+        "official_checkpoints": lambda: _official(hash_all),
         "data": lambda: _data(hash_all),
     }
     report = {name: _attempt(look) for name, look in parts.items()}
@@ -132,6 +133,24 @@ def _checkpoints(hash_all: bool) -> list[dict[str, Any]]:
         entry["state"] = "ok" if entry["sha256"] in (None, expected) else "not what its card describes"
         found.append(entry)
     return found
+
+
+def _official(hash_all: bool) -> dict[str, str]:
+    """Every official checkpoint: "present" and where, or "absent" and what brings it; lessons run without them."""
+    from .checkpoints.download import check_file
+    from .checkpoints.registry import find_file, list_pretrained, pretrained_info
+
+    def look(name: str) -> str:
+        entry, path = pretrained_info(name), find_file(name)
+        if path is None:
+            return f"absent   {entry.megabytes} MB, seminar fetch {name}"
+        try:
+            check_file(path, **(entry.checks if hash_all else {"size": entry.size}))
+        except SeminarError as error:
+            return f"present, but {error}"
+        return f"present  {path}"
+
+    return {name: look(name) for name in list_pretrained()}
 
 
 def _data(hash_all: bool) -> dict[str, Any]:
@@ -228,7 +247,7 @@ def _indented(value: Any, depth: int = 1) -> list[str]:
         lines = []
         for key, item in value.items():
             nested = isinstance(item, (dict, list)) and item
-            lines += [f"{pad}{key}", *_indented(item, depth + 1)] if nested else [f"{pad}{key:<18} {_word(item)}"]
+            lines += [f"{pad}{key}", *_indented(item, depth + 1)] if nested else [f"{pad}{key:<20} {_word(item)}"]
         return lines
     if isinstance(value, list):
         return [line for item in value for line in _indented(item, depth)] or [f"{pad}none"]

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..runtime import SeminarError
+from .files import as_float32, read_weights, unwrap
 
 OPENAI_SHA256 = {
     "ViT-B-32.pt": "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
@@ -71,18 +68,7 @@ def load_openclip_file(path: str | Path) -> dict[str, Tensor]:
     executed. Raises SeminarError when it is damaged, or holds anything but tensors.
     """
     path = Path(path)
-    content = read(path)
-    try:
-        if path.suffix == ".safetensors":
-            return as_float32(safetensors.torch.load(content))
-        whole = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise SeminarError(f"{path.name} cannot be read as weights: {reason}") from error
-    state = whole.get("state_dict", whole) if isinstance(whole, Mapping) else whole
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SeminarError(f"{path.name} holds no mapping from names to tensors")
-    return as_float32({name.removeprefix("module."): value for name, value in state.items()})
+    return as_float32(unwrap(read_weights(path), ("state_dict", "module."), path.name))
 
 
 def read(path: Path) -> bytes:
@@ -91,8 +77,3 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SeminarError(f"CLIP's weights were expected at {path}: {error.strerror}") from error
-
-
-def as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Half precision is how the files are stored, not how the course computes."""
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,7 @@ except ImportError:  # Windows: works, without protection against two processes
 
 TIMEOUT = 30.0  # seconds without a byte before a server is given up
 LOCK_WAIT = 3600.0  # seconds to wait for another process that downloads the same file
+DIGITS = {"md5": 32, "sha256": 64}  # of a whole hash, in hexadecimal
 _BLOCK = 1 << 18
 
 
@@ -45,13 +47,13 @@ def fetch(
 ) -> Path:
     """Make sure that the file `path` is there, downloading it if needed; returns the path.
 
-    urls: one address or several mirrors, tried in order, twice. md5, sha256 (hex) and size (bytes) are
-    checked when given, also on a file that is already there. Raises SeminarError when no address gives the
-    right file (naming the file and where to put it by hand), when the file there is another one, and when
-    the folder cannot be written.
+    urls: one address or several mirrors, tried in order, twice. md5, sha256 (hex; the first digits are enough
+    where only these are published) and size (bytes) are checked when given, also on a file that is already
+    there. Raises SeminarError when no address gives the right file (naming the file and where to put it by
+    hand), when the file there is another one, and when the folder cannot be written.
     """
     target, addresses = Path(path), [urls] if isinstance(urls, str) else list(urls)
-    expected = {"md5": md5, "sha256": sha256, "size": size}
+    expected = _expected(md5, sha256, size)
     if _already_there(target, expected):
         return target
     try:
@@ -62,6 +64,19 @@ def fetch(
     except OSError as error:
         raise SeminarError(f"{target.name} cannot be written to {target.parent}: {error}") from error
     return target
+
+
+def check_file(path: Path, md5: str | None = None, sha256: str | None = None, size: int | None = None) -> None:
+    """Raise SeminarError if there is a file at `path` and it is not the one that size and hashes describe."""
+    _already_there(path, _expected(md5, sha256, size))
+
+
+def _expected(md5: str | None, sha256: str | None, size: int | None) -> dict:
+    """What to compare; a beginning of a hash that is too short to tell files apart is refused."""
+    for kind, digits in (("md5", md5), ("sha256", sha256)):
+        if digits is not None and not re.fullmatch("[0-9a-fA-F]{6,64}", digits):
+            raise SeminarError(f"expected at least 6 hexadecimal digits as {kind}, got {digits!r}")
+    return {"md5": md5, "sha256": sha256, "size": size}
 
 
 def _already_there(target: Path, expected: dict) -> bool:
@@ -89,7 +104,7 @@ def _download(urls: list[str], target: Path, expected: dict, progress: bool) -> 
         except _Refused as error:
             reasons.append(f"{url}: {error}")
     tried = "; ".join(dict.fromkeys(reasons)) or "no address is known"
-    checks = ", ".join(f"{kind} {value}" for kind, value in expected.items() if value is not None)
+    checks = ", ".join(f"{kind} {_shown(kind, value)}" for kind, value in expected.items() if value is not None)
     raise SeminarError(
         f"{target.name} could not be downloaded ({tried}). Without network, get the file elsewhere and put it "
         f"at {target}" + (f" ({checks})" if checks else "")
@@ -166,9 +181,14 @@ def _mismatch(path: Path, expected: dict) -> str:
         if expected[kind] is not None:
             with open(path, "rb") as file:
                 got = hashlib.file_digest(file, kind).hexdigest()
-            if got != expected[kind].lower():
-                return f"{kind} {got}, expected {expected[kind]}"
+            if not got.startswith(expected[kind].lower()):
+                return f"{kind} {got}, expected {_shown(kind, expected[kind])}"
     return ""
+
+
+def _shown(kind: str, value: str | int) -> str:
+    """A size, or a hash with dots where only its first digits are known."""
+    return str(value) if kind == "size" or len(value) == DIGITS[kind] else f"{value}..."
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from torch import nn
 
 from ..runtime import SeminarError, unknown_name
+from .biomedclip import biomedclip
 from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
-from .mae import mae_tiny
+from .mae import mae_tiny, mae_vit_b
 from .resnet import resnet18, resnet34, resnet50, resnet_small
 from .sam import lite_medsam, medsam_vit_b, sam_tiny, sam_vit_b, sam_vit_h, sam_vit_l
 from .swin import swin_b, swin_s, swin_t, swin_tiny
@@ -27,6 +28,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit_small_16": vit_small_16,
     "vit_b_16": vit_b_16,
     "mae_tiny": mae_tiny,
+    "mae_vit_b": mae_vit_b,
+    "biomedclip": biomedclip,
     "clip_tiny": clip_tiny,
     "clip_vit_b_32": clip_vit_b_32,
     "clip_vit_b_16": clip_vit_b_16,

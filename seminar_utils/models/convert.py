@@ -40,7 +40,8 @@ TIMM_SWIN = (
     (r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) - 1}.downsample."),
     (r"^head\.fc\.", "head."),
 )
-CONSTANTS = ("relative_position_index", "attn_mask")  # Swin's: they follow from the sizes of window and map
+# Swin's, which follow from the sizes of window and map; and BERT's 0, 1, 2, ..., which older versions saved.
+CONSTANTS = ("relative_position_index", "attn_mask", "embeddings.position_ids")
 
 
 def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,6 +58,11 @@ def from_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_microsoft(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of Microsoft's Swin files (their part "model"): our names, without the constants."""
+    return _rename(state_dict, ())
+
+
+def from_biomedclip(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of BiomedCLIP's file: our names, without the constants."""
     return _rename(state_dict, ())
 
 

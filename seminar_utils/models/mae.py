@@ -232,6 +232,11 @@ def encoder_of(mae: MaskedAutoencoder, num_classes: int = 0, **options) -> Visio
     return vit.to(mae.cls_token.device)
 
 
+def mae_vit_b(**options) -> MaskedAutoencoder:
+    """The paper's ViT-B/16 at 224 px with its decoder of 8 blocks. Options: see MaskedAutoencoder."""
+    return MaskedAutoencoder(**options)
+
+
 def mae_tiny(in_chans: int = 1, img_size: int = 32, patch_size: int = 4, **options) -> MaskedAutoencoder:
     """The course's small MAE: the shape of `vit_tiny`, a decoder of two blocks. Options: see MaskedAutoencoder."""
     encoder = {"dim": 96, "depth": 4, "num_heads": 3}

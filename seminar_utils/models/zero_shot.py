@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime import SeminarError
+from .biomedclip import BiomedCLIP
 from .clip import CLIP
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -19,7 +20,7 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 
 @torch.no_grad()
 def zero_shot_classifier(
-    model: CLIP, tokenizer: Tokenizer, class_names: Sequence[str], templates: Sequence[str]
+    model: CLIP | BiomedCLIP, tokenizer: Tokenizer, class_names: Sequence[str], templates: Sequence[str]
 ) -> Tensor:
     """One direction per class (K, embed_dim): normalise each prompt's feature, average, normalise again.
 
@@ -43,7 +44,7 @@ def zero_shot_classifier(
 class ZeroShotModel(nn.Module):
     """A CLIP and its named classes as an ordinary classifier: images to logits, for every method of the course."""
 
-    def __init__(self, model: CLIP, classifier: Tensor):
+    def __init__(self, model: CLIP | BiomedCLIP, classifier: Tensor):
         super().__init__()
         self.clip, self.num_features = model, model.num_features
         self.register_buffer("classifier", classifier)  # (K, embed_dim)

@@ -10,7 +10,18 @@ from seminar_utils import cli
 from seminar_utils.evaluation.results import ResultsStore
 from seminar_utils.runtime import SeminarError
 
-COMMANDS = ("course", "lab", "doctor", "notebooks", "results", "pretrain", "checkpoints", "readme", "progress")
+COMMANDS = (
+    "course",
+    "lab",
+    "doctor",
+    "notebooks",
+    "results",
+    "pretrain",
+    "checkpoints",
+    "fetch",
+    "readme",
+    "progress",
+)
 
 
 def test_help_lists_every_command(capsys):

@@ -10,8 +10,8 @@ import pytest
 from seminar_utils import cli, doctor
 
 PARTS = {
-    "course", "packages", "torchvision_missing_operators", "machine", "profile", "rooms", "checkpoints", "data",
-    "missing", "ok",
+    "course", "packages", "torchvision_missing_operators", "machine", "profile", "rooms", "checkpoints",
+    "official_checkpoints", "data", "missing", "ok",
 }  # fmt: skip
 
 

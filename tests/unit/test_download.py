@@ -1,13 +1,11 @@
 """`fetch` against a server on this machine: whole, resumed, damaged, mirrored, locked, killed, refused."""
 
 import hashlib
-import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -22,51 +20,10 @@ MD5 = hashlib.md5(BODY).hexdigest()
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """/whole knows Range, /norange ignores it, /bad is damaged, /cut stops half way, /slow is slow."""
-
-    def do_GET(self):
-        server, start = self.server, 0
-        server.requests.append((self.path, self.headers.get("Range")))
-        if self.path == "/missing":
-            return self.send_error(404)
-        body = bytes(len(BODY)) if self.path == "/bad" else BODY
-        if self.headers.get("Range") and self.path != "/norange":
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if start >= len(body):
-                return self.send_error(416)
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        self.send_body(body[start:])
-
-    def send_body(self, body):
-        if self.path == "/cut" and len(self.server.requests) == 1:
-            body = body[: len(body) // 2]
-        step = 20_000 if self.path == "/slow" else len(body) or 1
-        for first in range(0, len(body), step):
-            try:
-                self.wfile.write(body[first : first + step])
-            except OSError:  # the client was killed
-                return
-            if self.path == "/slow":
-                time.sleep(0.02)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        httpd.requests = []
-        httpd.url = f"http://127.0.0.1:{httpd.server_port}"
-        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
-        yield httpd
-        httpd.shutdown()
+def server(file_server):
+    file_server.bodies[""] = BODY
+    return file_server
 
 
 def get(url, path, **checks):

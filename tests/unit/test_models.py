@@ -26,7 +26,8 @@ def test_registry_builds_the_models_of_the_papers():
     sizes = {"resnet18": 11689512, "resnet34": 21797672, "resnet50": 25557032}
     sizes |= {"vit_small_14": 22056192, "vit_small_16": 22050664, "vit_b_16": 86567656}
     sizes |= {"swin_t": 28288354, "swin_s": 49606258, "swin_b": 87768224}
-    sizes |= {"clip_vit_b_32": 151277313, "clip_vit_b_16": 149620737}
+    sizes |= {"clip_vit_b_32": 151277313, "clip_vit_b_16": 149620737, "biomedclip": 195902721}
+    sizes |= {"mae_vit_b": 111907840}
     with torch.device("meta"):
         assert {name: count(create_model(name)) for name in sizes} == sizes
     assert set(list_models()) == {*sizes, "resnet_small", "vit_tiny", "mae_tiny", "swin_tiny", "clip_tiny"}
