@@ -42,7 +42,7 @@ def _draw_windows(ax, picture: np.ndarray, side: int, window: int, shifted: bool
     high, wide = height / side, width / side  # pixels of a patch
     light = np.kron(seen, np.ones((height // side, width // side)))  # (H, W): 1 where it may look
     shade = light if picture.ndim == 2 else light[..., None]
-    faded = 1 - (1 - picture) * (0.3 + 0.7 * shade)  # towards white: dark tissue stays readable
+    faded = 1 - (1 - picture) * (0.4 + 0.6 * shade)  # towards white: dark tissue stays readable
     draw_picture(ax, faded, f"window {window}, {'shifted' if shifted else 'no shift'}")
     shift = window // 2 if shifted and side > window else 0
     for edge in range(shift or window, side, window):
@@ -110,7 +110,7 @@ def cyclic_shift(image: Any, side: int = 16, window: int = 4) -> CourseFigure:
     flat = np.array([to_rgb(PALETTE[i]) for i in (0, 4, 2, 3)])
     painted = np.where(np.kron(piece == 1, np.ones((size, size)))[..., None] > 0, picture,
                        np.kron(flat[piece - 1], np.ones((size, size, 1))))  # fmt: skip
-    figure, axes = new_figure(1, 3, 12, 4.5, photo=True)
+    figure, axes = new_figure(1, 3, 12, 5.2, photo=True)
     titles = (
         f"windows shifted by {shift}:\nincomplete ones at the rim",
         "rolled: full windows,\nsome of several pieces",
@@ -130,7 +130,7 @@ def cyclic_shift(image: Any, side: int = 16, window: int = 4) -> CourseFigure:
                 place = (column * size - 0.5, row * size - 0.5)
                 ax.text(*place, str(now[int(row), int(column)]), **look)
     last = shift_mask(side, side, window, (shift, shift))[-1] == 0
-    axes[0, 2].imshow(last, cmap="gray", vmin=-0.3, vmax=1)
+    axes[0, 2].imshow(last.numpy(), cmap="gray", vmin=-0.3, vmax=1)
     axes[0, 2].set(title=f"the last window: {window**2} x {window**2} pairs,\nwhite may see each other")
     axes[0, 2].set(xlabel="token j", ylabel="token i")
     axes[0, 2].grid(False)
