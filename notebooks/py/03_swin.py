@@ -543,7 +543,7 @@ class Merge(nn.Module):
 
 
 class SmallSwin(nn.Module):
-    """Images (B, C, H, W) -> logits (B, K), with the parameter names of the official code (Microsoft). The options are for part 9."""
+    """Images (B, C, H, W) -> logits (B, K), with the parameter names of the official code. The options are for part 9."""
 
     def __init__(self, in_chans=1, num_classes=6, dim=32, depths=(2, 2, 2), heads=(2, 4, 8), window=4, p=2, shift=True,
                  masked=True, index=relative_index, four=four_neighbours):
@@ -627,10 +627,10 @@ print(f"largest |difference|: notebook to package {max(g[0] for g in gaps):.1e},
 
 
 # %% [markdown]
-# Exactly 0, where it is printed, is no accident: all three do the same operations in the same order, and the heads have
-# 16 numbers, so that a division by $\sqrt{16}$ rounds nothing. timm agrees as well, at sizes that need no padding (`tests/parity/test_swin.py`). With padding it does not: timm rolls
-# first and pads then. **"Swin" is not one function on images whose size does not fit**; the original, torchvision and
-# timm differ there.
+# Exactly 0, where it is printed, is no accident: all three do the same operations in the same order, and the heads
+# have 16 numbers, so that a division by $\sqrt{16}$ rounds nothing. timm agrees as well, at sizes that need no
+# padding (`tests/parity/test_swin.py`). With padding it does not: timm rolls first and pads then. **"Swin" is not one
+# function on images whose size does not fit**; the original, torchvision and timm differ there.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 8 · Live: does the shift help?
@@ -722,8 +722,8 @@ figure
 #
 # Then $z$ can't be positive in the two cases on the left and negative in the two on the right: **of four equally
 # frequent cases at least one is wrong, after any training.** (It is the XOR of Minsky and Papert, 1969.) Check the
-# equation on trained and on random networks, with all six of their logits. (Of the trained ones seeds 0
-# and 1: the smoke profile trains no others.)
+# equation on trained and on random networks, with all six of their logits. (Of the trained ones seeds 0 and 1: the
+# smoke profile trains no others.)
 
 # %%
 pair_images = {}
@@ -846,8 +846,8 @@ figures.bars_with_intervals(
 # hour. The others are the dangerous ones: a network that is a little worse than it should be, or not measurably, in a
 # paper that compares it with something else. Where the interval of the difference holds zero, **no accuracy on these
 # patients can tell you that the code is wrong**; one number of a reference can. (*Windows never shift* says what
-# these *weights* need, as they were trained with shift, not what a network that was trained without would have reached;
-# that was part 8.)
+# these *weights* need, as they were trained with shift, not what a network that was trained without would have
+# reached; that was part 8.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 10 · What the trained network has learnt about space
@@ -894,12 +894,12 @@ print(f"chance, {len(by_chance)} tables of random numbers: |r| with distance {ne
       f"{np.quantile(mirror, 0.95):+.2f}; standard deviation at the start of training 0.02")
 
 # %% [markdown]
-# A head with r below zero prefers its neighbours, one with r above zero prefers to look away from them; compare with the
-# line of chance (the middle column is its own mirror image, so chance lies above zero there). And r sees trends only: a
-# ring at some distance can have r near zero. In lesson 02 a
-# place was most like its mirror images, because each place could learn anything. Here there is no place at all: the
-# table knows *how far* and *in which direction*, never *where in the image*. That, Swin can only tell from the rim,
-# from the order in which merging stacks its four tokens, and from the content.
+# A head with r below zero prefers its neighbours, one with r above zero prefers to look away from them; compare with
+# the line of chance (the middle column is its own mirror image, so chance lies above zero there). And r sees trends
+# only: a ring at some distance can have r near zero. In lesson 02 a place was most like its mirror images, because
+# each place could learn anything. Here there is no place at all: the table knows *how far* and *in which direction*,
+# never *where in the image*. That, Swin can only tell from the rim, from the order in which merging stacks its four
+# tokens, and from the content.
 #
 # The maps look as if they meant something: rings, bars, a preference for one side. Lesson 02 taught what to do with
 # such a sentence: **intervene.** Set the tables to zero, in one stage or in all, and look at the answers.
@@ -1081,13 +1081,14 @@ figure
 # to places that do not exist. It runs, without a word. (Why is padding of exactly half a window harmless in a shifted
 # block, 0% above? The mask happens to cut it off: after rolling, it belongs to another region than its neighbours.)
 #
-# **The network was never told that zeros are nothing**; it was trained at a size without padding. The last line tells
-# how much the frame, which changes no pixel of the patient, gives back of what was lost. That part is padding, with what
-# goes along with it (windows that lie otherwise, a mean over another map). It is a large part at 28 pixels, four less than
-# in training, and the smaller the image, the smaller this part: the rest is the size of the lesion in pixels, which no
-# frame repairs and resizing does. At 48 pixels little is padded; there the frame only adds more picture around the
-# patient, and does harm (the share is negative). The ResNet falls on both sides, too, so this is no fault of Swin alone.
-# **The remedy for both is the same: give the network the size that it was trained with.**
+# **The network was never told that zeros are nothing**; it was trained at a size without padding. The last line above
+# the figure tells how much the frame, which changes no pixel of the patient, gives back of what was lost. That part
+# is padding, with what goes along with it (windows that lie otherwise, a mean over another map). It is a large part
+# at 28 pixels, four less than in training, and the smaller the image, the smaller this part: the rest is the size of
+# the lesion in pixels, which no frame repairs and resizing does. At 48 pixels little is padded; there the frame only
+# adds more picture around the patient, and does harm (the share is negative). The ResNet falls on both sides, too, so
+# this is no fault of Swin alone. **The remedy for both is the same: give the network the size that it was trained
+# with.**
 #
 # The official code and timm shrink a window that is too large, with its table; torchvision and we pad. The same weights do
 # different things there.
