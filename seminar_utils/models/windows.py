@@ -37,9 +37,10 @@ def window_reverse(windows: Tensor, window: int, height: int, width: int) -> Ten
 
 
 def relative_positions(window: int) -> Tensor:
-    """Row of the bias table for each pair of tokens in a window: integers (window^2, window^2) (section 3.2).
+    """Row of the bias table for each pair of tokens in a window: int64 (window^2, window^2) (section 3.2).
 
-    Token i sees token j at the offset (rows, columns) = place(i) - place(j), from 1 - window to window - 1.
+    Offset (rows, columns) = place(i) - place(j) + window - 1, from 0 to 2 window - 2 (the official sign);
+    entry = row offset * (2 window - 1) + column offset. For a window of 2 the first row is 4, 3, 1, 0.
     """
     places = torch.cartesian_prod(torch.arange(window), torch.arange(window)).reshape(-1, 2)  # (window^2, 2)
     offsets = places[:, None] - places[None, :] + window - 1  # (window^2, window^2, 2), from 0 on

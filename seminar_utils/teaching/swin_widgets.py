@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 
 from ..models.windows import shift_mask, window_partition, window_reverse
 from ..runtime import SeminarError
@@ -41,11 +42,12 @@ def _draw_windows(ax, picture: np.ndarray, side: int, window: int, shifted: bool
     high, wide = height / side, width / side  # pixels of a patch
     light = np.kron(seen, np.ones((height // side, width // side)))  # (H, W): 1 where it may look
     shade = light if picture.ndim == 2 else light[..., None]
-    draw_picture(ax, picture * (0.35 + 0.65 * shade), f"window {window}, {'shifted' if shifted else 'no shift'}")
+    faded = 1 - (1 - picture) * (0.4 + 0.6 * shade)  # towards white: dark tissue stays readable
+    draw_picture(ax, faded, f"window {window}, {'shifted' if shifted else 'no shift'}")
     shift = window // 2 if shifted and side > window else 0
     for edge in range(shift or window, side, window):
-        ax.axhline(edge * high - 0.5, color=PALETTE[4], linewidth=1.5)
-        ax.axvline(edge * wide - 0.5, color=PALETTE[4], linewidth=1.5)
+        ax.axhline(edge * high - 0.5, color=PALETTE[0], linewidth=1.5)
+        ax.axvline(edge * wide - 0.5, color=PALETTE[0], linewidth=1.5)
     corner = (query[1] * wide - 0.5, query[0] * high - 0.5)
     ax.add_patch(_frame(corner, wide, high))
 
@@ -74,14 +76,64 @@ def window_figure(window: int, shift: str, query: str, image: Any, side: int = 1
 
 @styled
 def window_static(image: Any, windows: Sequence[int], queries: Sequence[str], side: int = 16) -> CourseFigure:
-    """The static twin: a row for each patch; windows of every size, without and with shift."""
+    """The static twin: a row for each patch, named at the left; windows of every size, without and with shift."""
     picture = one_picture(image)
     columns = [(window, shifted) for window in windows for shifted in (False, True)]
-    size = (2.1 * len(columns), 2.25 * len(queries))
+    size = (2.1 * len(columns) + 0.3, 2.45 * len(queries))
     figure, axes = new_figure(len(queries), len(columns), *size, photo=True)
     for i, query in enumerate(queries):
         for j, (window, shifted) in enumerate(columns):
-            _draw_windows(axes[i, j], picture, side, window, shifted, _read_place(query))
+            ax, place = axes[i, j], _read_place(query)
+            _draw_windows(ax, picture, side, window, shifted, place)
+            ax.set_title(
+                f"{ax.get_title()}\nsees {visible_tokens(side, window, shifted, *place).sum()}", fontsize=12
+            )
+        axes[i, 0].text(-0.04, 0.5, f"patch ({query})", rotation=90, ha="right", va="center", fontsize=12,
+                        transform=axes[i, 0].transAxes)  # fmt: skip
+    return figure
+
+
+@styled
+def cyclic_shift(image: Any, side: int = 16, window: int = 4) -> CourseFigure:
+    """Figure 4 of the paper: shifted windows, the rolled map with numbered pieces, who sees whom in the corner.
+
+    Piece 1 shows the image, the pieces at the rim have flat colours. Raises SeminarError if the patches do
+    not divide the image.
+    """
+    picture = one_picture(image)
+    picture = np.dstack([picture] * 3) if picture.ndim == 2 else picture
+    size, shift = picture.shape[0] // side, window // 2  # pixels of a patch
+    if picture.shape[:2] != (side * size, side * size):
+        raise SeminarError(f"a map of {side} x {side} patches does not divide an image of {picture.shape[:2]}")
+    at_rim = np.arange(side) < shift
+    piece = 1 + at_rim[None] + 2 * at_rim[:, None]  # (side, side): 1 to 4
+    flat = np.array([to_rgb(PALETTE[i]) for i in (0, 4, 2, 3)])
+    painted = np.where(np.kron(piece == 1, np.ones((size, size)))[..., None] > 0, picture,
+                       np.kron(flat[piece - 1], np.ones((size, size, 1))))  # fmt: skip
+    figure, axes = new_figure(1, 3, 12, 5.2, photo=True)
+    titles = (
+        f"windows shifted by {shift}:\nincomplete ones at the rim",
+        "rolled: full windows,\nsome of several pieces",
+    )
+    for ax, title, roll in zip(axes[0], titles, (0, shift)):
+        draw_picture(ax, np.roll(painted, (-roll * size, -roll * size), (0, 1)), title)
+        now = np.roll(piece, (-roll, -roll), (0, 1))
+        borders = range(shift - roll, side, window)
+        for edge in borders:
+            ax.axhline(edge * size - 0.5, color="white", linewidth=2)
+            ax.axvline(edge * size - 0.5, color="white", linewidth=2)
+        stops = sorted({0, side, side - roll, *borders})
+        middles = [(a + b) / 2 for a, b in zip(stops, stops[1:])]
+        look = {"ha": "center", "va": "center", "color": "white", "fontsize": 13, "weight": "bold"}
+        for row in middles:
+            for column in middles:
+                place = (column * size - 0.5, row * size - 0.5)
+                ax.text(*place, str(now[int(row), int(column)]), **look)
+    last = shift_mask(side, side, window, (shift, shift))[-1] == 0
+    axes[0, 2].imshow(last.numpy(), cmap="gray", vmin=-0.3, vmax=1)
+    axes[0, 2].set(title=f"the last window: {window**2} x {window**2} pairs,\nwhite may see each other")
+    axes[0, 2].set(xlabel="token j", ylabel="token i")
+    axes[0, 2].grid(False)
     return figure
 
 

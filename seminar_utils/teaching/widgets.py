@@ -27,11 +27,12 @@ from .model_widgets import (
     residual_explorer,
 )
 from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styled
-from .swin_widgets import visible_tokens, window_explorer, window_figure, window_static
+from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_figure, window_static
 
 __all__ = [
     "DialTable",
     "class_attention",
+    "cyclic_shift",
     "PromptTable",
     "depth_figure",
     "depth_static",

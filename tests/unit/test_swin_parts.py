@@ -18,6 +18,8 @@ from seminar_utils.models.windows import (
     window_reverse,
 )
 from seminar_utils.runtime import SeminarError
+from seminar_utils.teaching.exercise_bank import find_exercise
+from seminar_utils.teaching.judging import judge
 
 
 def test_windows_and_back():
@@ -128,3 +130,17 @@ def test_drop_path_rises_with_depth_and_only_in_training():
     x = torch.rand(4, 1, 32, 32)
     assert relative_difference(model.eval()(x), model.eval()(x)) == 0
     assert relative_difference(model.train()(x), model.train()(x)) > 0
+
+
+def test_a_wrong_mask_is_shown_where_it_differs():
+    """Window 0 agrees, so the counterexample names window 1 and prints all of its pairs."""
+    task = find_exercise("swin.shift_mask")
+    lines = dict(
+        judge(task, lambda height, width, window, shift: 0 * shift_mask(height, width, window, shift)).lines
+    )
+    assert lines["got (window 1)"].count("0.") == 16 and "-100." in lines["expected (window 1)"]
+    for answer, problem in (
+        (lambda *a: shift_mask(*a).double(), "got float64"),
+        (lambda *a: shift_mask(*a)[0], "of shape"),
+    ):
+        assert problem in dict(judge(task, answer).lines)["problem"]

@@ -49,16 +49,29 @@ def test_the_picture_is_bright_where_the_patch_looks():
     assert figure.get_suptitle() == "patch (7, 7) sees 64 of 256"
     shown = figure.axes[0].images[0].get_array()
     assert np.allclose(shown[16:48, 16:48] * 255, IMAGE[16:48, 16:48])
-    assert (shown[:16] * 255 <= 0.36 * IMAGE[:16] + 1e-6).all()
+    assert (255 - shown[:16] * 255 <= 0.41 * (255 - IMAGE[:16]) + 1e-6).all()  # the rest is faded to white
     assert len(widgets.window_figure(4, "no", "0, 0", IMAGE[..., 0]).axes) == 1  # grey pictures as well
 
 
 def test_the_twin_shows_all_windows_and_patches():
     figure = widgets.window_explorer(IMAGE, windows=(4, 8), queries=("0, 0", "7, 7"))
     assert [ax.get_title() for ax in figure.axes[:4]] == [
-        f"window {w}, {s}" for w in (4, 8) for s in ("no shift", "shifted")
+        "window 4, no shift\nsees 16",
+        "window 4, shifted\nsees 4",
+        "window 8, no shift\nsees 64",
+        "window 8, shifted\nsees 16",
     ]
+    assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["patch (0, 0)", "patch (7, 7)"]
     assert len(figure.axes) == 8
+
+
+def test_the_rolled_map_numbers_its_pieces():
+    figure = widgets.cyclic_shift(IMAGE)
+    before, rolled, pairs = figure.axes
+    assert [text.get_text() for text in before.texts] == list("43333" + 4 * "21111")
+    assert [text.get_text() for text in rolled.texts] == list(4 * "11112" + "33334")
+    assert pairs.images[0].get_array().sum() == 64  # a quarter of the pairs of the corner's window
+    assert len(widgets.cyclic_shift(IMAGE[..., 0]).axes) == 3
 
 
 def test_live_form_calls_back_with_the_chosen_values(monkeypatch):
@@ -81,6 +94,7 @@ def test_live_form_calls_back_with_the_chosen_values(monkeypatch):
         (lambda: widgets.window_figure(4, "no", "here", IMAGE), "row, column"),
         (lambda: widgets.window_figure(4, "no", "0, 0", IMAGE[:60]), "does not divide"),
         (lambda: widgets.window_explorer(IMAGE, queries=()), "no values"),
+        (lambda: widgets.cyclic_shift(IMAGE[:60]), "does not divide"),
     ],
 )
 def test_bad_input_is_one_clear_error(call, message):

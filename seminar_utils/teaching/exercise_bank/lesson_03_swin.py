@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import Case, Exercise
+from .base import Case, Exercise, WrongAnswer
 
 
 def cost_of_windows(height: int, width: int, dim: int, window: int) -> int:
-    """Multiplications of windowed self-attention on a map of height x width tokens.
+    """Multiplications of windowed self-attention on a map of height x width tokens (an int).
 
-    Liu et al. 2021 (arXiv 2103.14030), equation 2: 4 h w C^2 + 2 M^2 h w C.
+    Liu et al. 2021 (arXiv 2103.14030), equation 2: 4 h w C^2 + 2 M^2 h w C, with C = dim.
     """
     tokens = height * width
     return 4 * tokens * dim**2 + 2 * window**2 * tokens * dim
@@ -48,15 +49,30 @@ def cost_cases() -> list[Case]:
     return [Case(lambda s=s: dict(zip(("height", "width", "dim", "window"), s))) for s in sizes]
 
 
+def relative_index_cases() -> list[Case]:
+    """Windows of 1, 2, 3 and 7."""
+    return [Case(lambda w=w: {"window": w}) for w in (1, 2, 3, 7)]
+
+
 def shift_mask_cases() -> list[Case]:
     """Two windows and a shift to the right; both directions; a shift along one side only; an uneven shift."""
     sizes = [(2, 4, 2, (0, 1)), (4, 4, 2, (1, 1)), (4, 8, 4, (0, 2)), (6, 9, 3, (1, 1)), (8, 12, 4, (1, 3))]
     return [Case(lambda s=s: dict(zip(("height", "width", "window", "shift"), s))) for s in sizes]
 
 
-def relative_index_cases() -> list[Case]:
-    """Windows of 1, 2, 3 and 7."""
-    return [Case(lambda w=w: {"window": w}) for w in (1, 2, 3, 7)]
+def window_by_window(mask: Tensor, arguments: dict[str, Any]) -> Any:
+    """The mask in pieces small enough to be printed, so that a counterexample shows where it differs."""
+    height, width, window, _ = arguments.values()
+    tokens = window**2
+    shape = (height * width // tokens, tokens, tokens)
+    if not isinstance(mask, Tensor):
+        return mask
+    if tuple(mask.shape) != shape or mask.dtype != torch.float32:
+        kind = str(mask.dtype).removeprefix("torch.")
+        raise WrongAnswer(f"expected a float32 tensor of shape {shape}, got {kind} {tuple(mask.shape)}")
+    if window == 2:
+        return {f"window {i}": pairs for i, pairs in enumerate(mask)}
+    return {f"window {i}, token i = {j}": row for i, pairs in enumerate(mask) for j, row in enumerate(pairs)}
 
 
 def patch_merging_cases() -> list[Case]:
@@ -91,27 +107,11 @@ EXERCISES = (
         implementation=f"{__name__}:cost_of_windows",
         cases=cost_cases,
         hints=(
-            "The linear layers do not know of windows: 4 N C^2 for q, k, v and the projection, with N = h w.",
-            "Every token is compared with the M^2 tokens of its window, and not with all N. "
-            "Scores and weighted sum each cost C for every pair.",
-            "4 * h * w * C**2 + 2 * M**2 * h * w * C",
-        ),
-    ),
-    Exercise(
-        id="swin.shift_mask",
-        lesson="03_swin",
-        title="who may see whom after a shift",
-        difficulty=3,
-        minutes=15,
-        implementation="seminar_utils.models.windows:shift_mask",
-        cases=shift_mask_cases,
-        hints=(
-            "Number the rolled map: rows and columns that rolling brought round belong to another region than "
-            "the rest. With a shift in both directions there are four regions.",
-            "Rolling by s puts the first s rows behind the last ones: in the rolled map they are the rows from "
-            "height - s on. Cut the map of region numbers into windows, as you cut tokens.",
-            "region (num_windows, M^2) from window_partition; the mask is -100 where "
-            "region[:, :, None] != region[:, None, :], else 0, as float.",
+            "Two terms. The linear layers do not know of windows: 4 H W D^2 stays. In the second term every token "
+            "meets a whole window, M tokens wide AND M high, where it met all H W.",
+            "Scores and weighted sum each cost D for every pair, hence the 2. There are H W tokens, each in "
+            "M^2 pairs: not M, and not M^4. The answer is a whole number, an int.",
+            "4 * height * width * dim**2 + 2 * window**2 * height * width * dim",
         ),
     ),
     Exercise(
@@ -128,6 +128,24 @@ EXERCISES = (
             "Add M - 1, so that offsets start at 0; then number the pairs (rows, columns) as the places of a "
             "square with sides 2M - 1, row by row.",
             "(row_i - row_j + M - 1) * (2 * M - 1) + (column_i - column_j + M - 1), whole numbers (M^2, M^2).",
+        ),
+    ),
+    Exercise(
+        id="swin.shift_mask",
+        lesson="03_swin",
+        title="who may see whom after a shift",
+        difficulty=3,
+        minutes=15,
+        implementation="seminar_utils.models.windows:shift_mask",
+        cases=shift_mask_cases,
+        observe=window_by_window,
+        hints=(
+            "Number the rolled map: rows and columns that rolling brought round belong to another region than "
+            "the rest. With a shift in both directions there are four regions.",
+            "Rolling by s puts the first s rows behind the last ones: in the rolled map they are the rows from "
+            "height - s on. Cut the map of region numbers into windows, as you cut tokens.",
+            "region (num_windows, M^2) from window_partition; the mask is -100 where "
+            "region[:, :, None] != region[:, None, :], else 0, as float.",
         ),
     ),
     Exercise(

@@ -84,6 +84,11 @@ def mean_of_four(x):
     return (x[:, 0::2, 0::2] + x[:, 1::2, 0::2] + x[:, 0::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
+def quarters(x):
+    h, w = x.shape[1] // 2, x.shape[2] // 2
+    return torch.cat([x[:, :h, :w], x[:, h:, :w], x[:, :h, w:], x[:, h:, w:]], dim=-1)
+
+
 WRONG = {
     "swin.window_partition": {
         "reshape alone": lambda x, window: x.reshape(-1, window * window, x.shape[-1]),
@@ -98,6 +103,7 @@ WRONG = {
         "window's side for its area": lambda h, w, c, m: 4 * h * w * c**2 + 2 * m * h * w * c,
         "one window only": lambda h, w, c, m: 4 * h * w * c**2 + 2 * m**4 * c,
         "scores without the weighted sum": lambda h, w, c, m: 4 * h * w * c**2 + m**2 * h * w * c,
+        "a float": lambda h, w, c, m: float(4 * h * w * c**2 + 2 * m**2 * h * w * c),
         "no projection": lambda h, w, c, m: 3 * h * w * c**2 + 2 * m**2 * h * w * c,
     },
     "swin.shift_mask": {
@@ -107,6 +113,7 @@ WRONG = {
         "the wrong way round": masked(invert=True),
         "rows and columns exchanged": masked(swap=True),
         "true and false": lambda h, w, m, s: masked()(h, w, m, s) != 0,
+        "plus a hundred": masked(value=100.0),
         "nothing masked": lambda h, w, m, s: torch.zeros(h * w // m**2, m**2, m**2),
     },
     "swin.relative_index": {
@@ -115,12 +122,17 @@ WRONG = {
         "not moved to zero": index(offset=0),
         "window for 2 window - 1": index(stride="window"),
         "columns first": index(columns_first=True),
+        "rows and columns added": lambda window: (
+            index()(window) // (2 * window - 1) + index()(window) % (2 * window - 1)
+        ),
+        "as floats": lambda window: index()(window).float(),
     },
     "swin.patch_merging": {
         "order of reading": merged([(0, 0), (0, 1), (1, 0), (1, 1)]),
         "round the square": merged([(0, 0), (1, 0), (1, 1), (0, 1)]),
         "stacked below each other": merged([(0, 0), (1, 0), (0, 1), (1, 1)], dim=1),
         "mean of the four": mean_of_four,
+        "quarters of the map": quarters,
         "reshape alone": lambda x: x.reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, 4 * x.shape[3]),
         "cut off": lambda x: merged([(0, 0), (1, 0), (0, 1), (1, 1)])(x.detach()),
     },
