@@ -113,23 +113,22 @@ class SamPredictor:
 
         The walk starts in the middle slice of the box (x0, y0, z0, x1, y1, z1), with its rectangle, and goes
         outwards both ways to z0 and z1. Every next slice is prompted with the box around the last mask, `grow`
-        pixels wider but never beyond the first one; after an empty mask or an empty slice (all values equal) the
-        box stays. Intensities are cut over the whole volume, see `intensity.to_uint8`.
+        pixels wider for each slice since then, but never beyond the rectangle. Empty slices (all values equal)
+        stay empty, and an empty mask stops nothing. Intensities are cut over the whole volume, see
+        `intensity.to_uint8`.
         """
         pixels = to_uint8(volume, window)
         flat, first, last = _check_volume(pixels, box)
         result = torch.zeros(pixels.shape, dtype=torch.bool)
         middle = (first + last) // 2
-        start = self._slice(pixels[middle], flat)
+        result[middle] = self._slice(pixels[middle], flat)
         for way in (range(middle + 1, last + 1), range(middle - 1, first - 1, -1)):
-            mask = result[middle] = start
-            current = flat  # (1, 4)
+            seen, apart = result[middle], 0  # the last mask that was not empty, and how many slices ago
             for z in way:
-                if mask.any():
-                    near = boxes_from_masks(mask[None], grow)
-                    low, high = near[:, :2].maximum(flat[:, :2]), near[:, 2:].minimum(flat[:, 2:])
-                    current = torch.cat([low, high], dim=1)
-                mask = result[z] = self._slice(pixels[z], current)
+                apart += 1
+                result[z] = self._slice(pixels[z], _around(seen, grow * apart, flat))
+                if result[z].any():
+                    seen, apart = result[z], 0
         return result
 
     def _slice(self, pixels: np.ndarray, box: Tensor) -> Tensor:
@@ -137,6 +136,14 @@ class SamPredictor:
         if np.ptp(pixels) == 0:
             return torch.zeros(pixels.shape, dtype=torch.bool)
         return self.set_image(pixels).predict(boxes=box).masks[0, 0].cpu()
+
+
+def _around(mask: Tensor, grow: float, limit: Tensor) -> Tensor:
+    """The box (1, 4) around a mask (H, W), grown, within `limit` (1, 4); all of `limit` for an empty mask."""
+    if not mask.any():
+        return limit
+    box = boxes_from_masks(mask[None], grow)
+    return torch.cat([box[:, :2].maximum(limit[:, :2]), box[:, 2:].minimum(limit[:, 2:])], dim=1)
 
 
 def _chunks(prompts: dict[str, Tensor]) -> list[dict[str, Tensor]]:
