@@ -35,13 +35,11 @@ def window_bounds(values: np.ndarray, window: tuple[float, float] | str) -> tupl
 def rescale(values: np.ndarray, window: tuple[float, float] | str) -> np.ndarray:
     """Cut to the window and stretch what is left to [0, 255], as float64 of the same shape.
 
-    With percentiles a value of exactly 0 means "nothing there" and stays 0. Values that are all equal become 0.
+    With percentiles, which are above 0, what is 0 ("nothing there") stays 0. Values that are all equal become 0.
     """
     values = np.asarray(values, np.float64)
     cut = np.clip(values, *window_bounds(values, window))
-    low, span = cut.min(), np.ptp(cut)
-    stretched = (cut - low) / (span or 1.0) * 255.0
-    return np.where(values == 0, 0.0, stretched) if window == "percentiles" else stretched
+    return (cut - cut.min()) / (np.ptp(cut) or 1.0) * 255.0
 
 
 def to_uint8(image: np.ndarray | Tensor, window: Window = None) -> np.ndarray:
