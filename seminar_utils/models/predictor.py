@@ -57,11 +57,10 @@ class SamPredictor:
 
         window: for CT or wide ranges, see `intensity.to_uint8`. Raises SeminarError for what is no such image.
         """
-        pixels = to_uint8(image, window)
-        x = self.model.transform.image(pixels)[None]  # (1, C, S, S)
+        x = self.model.transform.image(image, window)[None]  # (1, C, S, S)
         weight = next(self.model.parameters())
         self.embedding = self.model.encode(x.to(weight.device, weight.dtype))
-        self.size = tuple(pixels.shape[:2])
+        self.size = tuple(np.shape(image)[:2])
         return self
 
     @torch.no_grad()

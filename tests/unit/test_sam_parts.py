@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from seminar_utils.data import load
 from seminar_utils.models import create_model
 from seminar_utils.models.boxes import boxes_from_masks, check_boxes
-from seminar_utils.models.intensity import SOFT_TISSUE, channels_of, to_uint8
+from seminar_utils.models.intensity import SOFT_TISSUE, read_image, to_uint8
 from seminar_utils.models.parity import max_difference, randomise_
 from seminar_utils.models.predictor import CHUNK, Prediction, SamPredictor
 from seminar_utils.models.sam_encoder import ImageEncoderViT
@@ -121,13 +122,15 @@ def test_grey_colour_and_alpha():
     for same in (grey[..., None], colour, np.dstack([colour, picture((50, 40), 1)]), torch.from_numpy(grey)):
         assert torch.equal(transform.image(same), x)
     assert torch.equal(LiteMedSamTransform(64, in_chans=1).image(colour)[0], x[0])
-    assert channels_of(picture((5, 4, 3)), 1).shape == (5, 4, 1)
+    assert read_image(picture((5, 4, 3)), 1).shape == (5, 4, 1)
+    assert torch.equal(transform.image(Image.fromarray(grey)), x)
 
 
 def test_floats_are_like_bytes():
     grey = picture((30, 30))
     assert np.array_equal(to_uint8(grey / np.float32(255)), grey)
     assert np.array_equal(to_uint8(grey / 255.0), grey)
+    assert np.array_equal(to_uint8(grey.astype(np.int64)), grey)
 
 
 def test_sixteen_bits():
@@ -139,6 +142,9 @@ def test_sixteen_bits():
     assert (to_uint8(deep).min(), to_uint8(deep).max()) == (0, 255)
     assert to_uint8(hot, "range")[1:].max() < 20
     assert np.array_equal(to_uint8(deep), to_uint8(deep.astype(np.int64)))
+    colour = np.dstack([deep, deep, deep])
+    alpha = np.full_like(deep, 65535)
+    assert np.array_equal(read_image(np.dstack([colour, alpha]), 3), read_image(colour, 3))  # not a bright channel
     assert np.array_equal(to_uint8(deep), to_uint8(deep.astype(np.float32), "percentiles"))
     assert SamTransform(64).image(deep).shape == (3, 64, 64)
 
@@ -160,6 +166,7 @@ def test_constant_images_do_not_divide_by_zero():
         x = transform.image(np.full((20, 30), 7, np.uint8))
         assert x.isfinite().all()
     assert (to_uint8(np.zeros((4, 4), np.uint16)) == 0).all()
+    assert to_uint8(np.array([0, 300, 0]), "percentiles").tolist() == [0, 255, 0]
 
 
 def test_padding_is_at_the_right_and_the_bottom():
