@@ -59,9 +59,13 @@ BAD_PROMPTS = {
         {"points": [[[3, 4]], [[5, 6]]], "labels": [1, 1]},
         r"labels as a tensor \(P, N\), got \(2,\)",
     ),
-    "label 2": ({"points": [[3, 4]], "labels": [2]}, r"labels are 1 \(inside\).*got \[2\]"),
+    "label 2": ({"points": [[3, 4]], "labels": [2]}, r"labels are 1 \(inside\).*got \[2.0\]"),
     "points outside": ({"points": [[3, 4], [41, 5]]}, r"point \(41, 5\) \(x, y\) lies outside the image, 40 wide"),
     "points in a row": ({"points": [3, 4]}, r"points \(P, N, 2\).*got shape \(2,\)"),
+    "points that are no numbers": ({"points": "here"}, "expected points as numbers in an array, got str"),
+    "labels that are no numbers": ({"points": [[3, 4]], "labels": ["in"]}, "expected labels as numbers"),
+    "points without end": ({"points": [[3, float("inf")]]}, "the points hold NaN or infinity"),
+    "half a label": ({"points": [[3, 4]], "labels": [0.5]}, r"labels are 1 \(inside\).*got \[0.5\]"),
     "counts": ({"points": [[[3, 4]], [[5, 6]]], "boxes": [[1, 2, 3, 4]]}, r"same P >= 1 objects.*'boxes': 1"),
     "mask of the image": ({"masks": torch.zeros(1, 1, 30, 40)}, r"masks as a tensor \(P, 1, 64, 64\), got"),
     "mask without channel": ({"masks": torch.zeros(1, 64, 64)}, r"\(P, 1, 64, 64\), got \(1, 64, 64\)"),
@@ -122,6 +126,14 @@ def test_bad_prompts(predictor, case):
         predictor.predict(**prompts)
 
 
+def test_a_refused_image_leaves_nothing_to_ask():
+    predictor = SamPredictor(create_model("sam_tiny")).set_image(GREY)
+    with pytest.raises(SeminarError, match="NaN"):
+        predictor.set_image(np.full((9, 9), np.nan))
+    with pytest.raises(SeminarError, match="call set_image first"):
+        predictor.predict(boxes=[[1, 2, 3, 4]])
+
+
 def test_no_image_no_model(predictor):
     with pytest.raises(SeminarError, match="call set_image first"):
         SamPredictor(predictor.model).predict(boxes=[[1, 2, 3, 4]])
@@ -168,6 +180,7 @@ def test_bad_tensors(name):
         ((1, 2, 0, 9, 9, 5), "whole slices from 0 to 4, got 0 and 5"),
         ((1, 2, 3, 9, 9, 1), "z0 <= z1"),
         ((1, 2, 0.5, 9, 9, 3), "whole slices"),
+        ("here", "expected sides of the box as numbers"),
         ((9, 2, 0, 1, 9, 3), "x0 <= x1"),
     ],
 )
