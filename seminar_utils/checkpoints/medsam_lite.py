@@ -63,7 +63,8 @@ def read_lite_medsam(path: str | Path | None = None) -> dict[str, Tensor]:
 def load_lite_medsam(device: str | torch.device | None = None, path: str | Path | None = None) -> Sam:
     """LiteMedSAM in eval mode, on the CPU unless `device` is given; `SamPredictor` uses it on images.
 
-    Args: path: another place of the same file. Raises SeminarError when it is missing or another one.
+    It was trained with boxes only: a point gives specks, and a low guess of their IoU. Args: path: another place
+    of the same file. Raises SeminarError when it is missing or another one.
     """
     model = create_model("lite_medsam")
     load_weights(model, read_lite_medsam(path))

@@ -21,7 +21,7 @@ def check_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     Raises SeminarError for another shape, NaN, corners in the wrong order (with a hint at x, y, width, height),
     and boxes that leave the image. Warns when a box covers the whole image.
     """
-    boxes = _numbers(boxes, "boxes")
+    boxes = numbers(boxes, "boxes")
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
         hint = ": give one box as box[None]" if boxes.shape == (4,) else ""
         raise SeminarError(f"expected boxes (B, 4) as x0, y0, x1, y1, got shape {tuple(boxes.shape)}{hint}")
@@ -45,8 +45,12 @@ def check_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def check_points(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """The points (P, N, 2) as float32, if they are (x, y) inside an image of `size` (height, width)."""
-    points = _numbers(points, "points")
+    """The points (P, N, 2) as float32, if they are (x, y) inside an image of `size` (height, width).
+
+    (N, 2) is one prompt of N points. Raises SeminarError for another shape, NaN, and points outside the image.
+    """
+    points = numbers(points, "points")
+    points = points[None] if points.ndim == 2 else points
     if points.ndim != 3 or points.shape[2] != 2 or 0 in points.shape:
         raise SeminarError(f"expected points (P, N, 2) as x, y, got shape {tuple(points.shape)}")
     height, width = size
@@ -79,8 +83,8 @@ def boxes_from_masks(masks: Tensor, grow: Tensor | float = 0) -> Tensor:
     return torch.cat([(low - grow[:, :2]).clamp(min=0), (high + grow[:, 2:]).minimum(limit)], dim=1)
 
 
-def _numbers(values: Tensor, name: str) -> Tensor:
-    """As a float32 tensor, from whatever holds numbers."""
+def numbers(values: Tensor, name: str) -> Tensor:
+    """Whatever holds numbers as a float32 tensor; SeminarError otherwise, and for NaN or infinity."""
     try:
         tensor = torch.as_tensor(values).detach().to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:

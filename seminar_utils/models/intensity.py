@@ -25,8 +25,9 @@ def window_bounds(values: np.ndarray, window: tuple[float, float] | str) -> tupl
         if window == "range":
             return float(values.min()), float(values.max())
         positive = values[values > 0]
-        return tuple(map(float, np.percentile(positive, PERCENTILES))) if positive.size else (0.0, 0.0)
-    if len(window) != 2 or not window[1] > 0:
+        low, high = map(float, np.percentile(positive, PERCENTILES)) if positive.size else (0.0, 0.0)
+        return low if low < high else 0.0, high  # two values only, one of them 0: keep both
+    if not isinstance(window, tuple | list) or len(window) != 2 or not window[1] > 0:
         raise SeminarError(f"a window is (level, width) with a width above 0, got {window!r}")
     level, width = map(float, window)
     return level - width / 2, level + width / 2
@@ -35,39 +36,41 @@ def window_bounds(values: np.ndarray, window: tuple[float, float] | str) -> tupl
 def rescale(values: np.ndarray, window: tuple[float, float] | str) -> np.ndarray:
     """Cut to the window and stretch what is left to [0, 255], as float64 of the same shape.
 
-    With percentiles a value of exactly 0 means "nothing there" and stays 0. Values that are all equal become 0.
+    With percentiles, which are above 0, what is 0 ("nothing there") stays 0. Values that are all equal become 0.
     """
     values = np.asarray(values, np.float64)
     cut = np.clip(values, *window_bounds(values, window))
-    low, span = cut.min(), np.ptp(cut)
-    stretched = (cut - low) / (span or 1.0) * 255.0
-    return np.where(values == 0, 0.0, stretched) if window == "percentiles" else stretched
+    return (cut - cut.min()) / (np.ptp(cut) or 1.0) * 255.0
+
+
+def as_array(image: np.ndarray | Tensor) -> np.ndarray:
+    """Whatever holds numbers, as an array: tensors of any device, Pillow's images, lists."""
+    return np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
 
 
 def to_uint8(image: np.ndarray | Tensor, window: Window = None) -> np.ndarray:
     """An image or a volume of numbers as uint8 of the same shape.
 
-    Without a window: 8-bit stays, floats in [0, 1] are multiplied by 255, and 16-bit and wider integers are cut
-    to percentiles. window: (level, width) for CT in Hounsfield units, e.g. SOFT_TISSUE; "percentiles" to ask for
-    these; "range" to stretch the lowest to the highest value. Raises SeminarError for what is no image, for NaN,
-    for negative numbers without a window, and for floats beyond [0, 1] without a window.
+    Without a window: integers from 0 to 255 stay, floats in [0, 1] are multiplied by 255, and integers beyond 255
+    (16 bits) are cut to percentiles. window: (level, width) for CT in Hounsfield units, e.g. SOFT_TISSUE;
+    "percentiles" to ask for these; "range" to stretch the lowest to the highest value. Raises SeminarError for
+    what is no image, for NaN, for negative numbers without a window, and for floats beyond [0, 1] without a
+    window.
     """
-    values = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
+    values = as_array(image)
     if values.dtype.kind not in "uif" or values.size == 0:
         raise SeminarError(f"expected an image of integers or floats, got {values.dtype} of shape {values.shape}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise SeminarError("the image holds NaN or infinity: replace them, e.g. by 0 (numpy.nan_to_num)")
     if window is None:
-        if values.dtype == np.uint8:
-            return values
         window = _guess(values)
         if window is None:
-            return np.round(values * 255.0).astype(np.uint8)
+            return np.round(values * 255.0 if values.dtype.kind == "f" else values).astype(np.uint8)
     return rescale(values, window).astype(np.uint8)  # cut off, as MedSAM does
 
 
 def _guess(values: np.ndarray) -> str | None:
-    """ "percentiles" for wide integers, None for floats in [0, 1]; all else is a question for the user."""
+    """None for 0..255 in integers and [0, 1] in floats, "percentiles" beyond 255; else a question for the user."""
     low, high = values.min(), values.max()
     if low < 0:
         raise SeminarError(
@@ -79,26 +82,26 @@ def _guess(values: np.ndarray) -> str | None:
             f"a float image has values in [0, 1], this one goes from {low:.5g} to {high:.5g}: convert with "
             'astype(numpy.uint8) if it holds 0..255, or give window="percentiles"'
         )
-    return None if values.dtype.kind == "f" else "percentiles"
+    return "percentiles" if high > 255 else None
 
 
-def channels_of(image: np.ndarray, in_chans: int) -> np.ndarray:
-    """(H, W), (H, W, 1), (H, W, 3) or (H, W, 4) -> (H, W, in_chans), with in_chans 1 or 3.
+def read_image(image: np.ndarray | Tensor, in_chans: int, window: Window = None) -> np.ndarray:
+    """One image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as uint8 (H, W, in_chans), with in_chans 1 or 3.
 
-    Grey becomes three equal channels, colour becomes grey by its mean, and alpha is dropped.
-    Raises SeminarError for other shapes, with a hint when the channels come first.
+    Alpha is dropped, before the range is looked at; grey becomes three equal channels, colour becomes grey by its
+    mean. window: see `to_uint8`. Raises SeminarError for other shapes, with a hint when the channels come first.
     """
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        first = image.ndim == 3 and image.shape[0] in (1, 3, 4)
+    values = as_array(image)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4):
+        first = values.ndim == 3 and values.shape[0] in (1, 3, 4)
         hint = ": move the channels to the end" if first else ""
         raise SeminarError(
-            f"expected one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}{hint}"
+            f"expected one image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {np.shape(image)}{hint}"
         )
-    image = image[..., :3]
-    if image.shape[2] == in_chans:
-        return image
+    pixels = to_uint8(values[..., :3], window)
+    if pixels.shape[2] == in_chans:
+        return pixels
     if in_chans == 1:
-        return np.round(image.mean(axis=2, keepdims=True)).astype(image.dtype)
-    return np.repeat(image, in_chans, axis=2)
+        return np.round(pixels.mean(axis=2, keepdims=True)).astype(np.uint8)
+    return np.repeat(pixels, in_chans, axis=2)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..runtime import SeminarError
-from .boxes import boxes_from_masks, check_boxes, check_points
+from .boxes import boxes_from_masks, check_boxes, check_points, numbers
 from .intensity import Window, to_uint8
 from .sam import Sam
 
@@ -57,11 +57,11 @@ class SamPredictor:
 
         window: for CT or wide ranges, see `intensity.to_uint8`. Raises SeminarError for what is no such image.
         """
-        pixels = to_uint8(image, window)
-        x = self.model.transform.image(pixels)[None]  # (1, C, S, S)
+        self.embedding = None  # if this image is refused, no answer about the last one
+        x = self.model.transform.image(image, window)[None]  # (1, C, S, S)
         weight = next(self.model.parameters())
         self.embedding = self.model.encode(x.to(weight.device, weight.dtype))
-        self.size = tuple(pixels.shape[:2])
+        self.size = tuple(np.shape(image)[:2])
         return self
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class SamPredictor:
             raise SeminarError("no image yet: call set_image first")
         prompts = {**self._points(points, labels), **self._boxes(boxes)}
         if masks is not None:
-            prompts["masks"] = torch.as_tensor(masks)
+            prompts["masks"] = numbers(masks, "masks")
         parts = [self.model.decode(self.embedding, **part, multimask=multimask) for part in _chunks(prompts)]
         logits, iou = (torch.cat(values) for values in zip(*parts))
         return Prediction(self.model.transform.masks(logits, self.size), iou, logits)
@@ -93,12 +93,10 @@ class SamPredictor:
     def _points(self, points: Tensor | None, labels: Tensor | None) -> dict[str, Tensor]:
         """Points and labels as the decoder wants them: checked, one dimension for the prompts, scaled."""
         if points is None:
-            return {} if labels is None else {"labels": torch.as_tensor(labels)}
-        points = torch.as_tensor(points)
-        single = points.ndim == 2
-        points = check_points(points[None] if single else points, self.size)  # (P, N, 2)
-        labels = torch.ones(points.shape[:2]) if labels is None else torch.as_tensor(labels)
-        labels = labels[None] if single and labels.ndim == 1 else labels  # (P, N)
+            return {} if labels is None else {"labels": numbers(labels, "labels")}
+        points = check_points(points, self.size)  # (P, N, 2)
+        labels = torch.ones(points.shape[:2]) if labels is None else numbers(labels, "labels")
+        labels = labels[None] if len(points) == labels.ndim == 1 else labels  # (P, N)
         return {"points": self.model.transform.points(points, self.size), "labels": labels}
 
     def _boxes(self, boxes: Tensor | None) -> dict[str, Tensor]:
@@ -113,23 +111,22 @@ class SamPredictor:
 
         The walk starts in the middle slice of the box (x0, y0, z0, x1, y1, z1), with its rectangle, and goes
         outwards both ways to z0 and z1. Every next slice is prompted with the box around the last mask, `grow`
-        pixels wider but never beyond the first one; after an empty mask or an empty slice (all values equal) the
-        box stays. Intensities are cut over the whole volume, see `intensity.to_uint8`.
+        pixels wider for each slice since then, but never beyond the rectangle. Empty slices (all values equal)
+        stay empty, and an empty mask stops nothing. Intensities are cut over the whole volume, see
+        `intensity.to_uint8`.
         """
         pixels = to_uint8(volume, window)
         flat, first, last = _check_volume(pixels, box)
         result = torch.zeros(pixels.shape, dtype=torch.bool)
         middle = (first + last) // 2
-        start = self._slice(pixels[middle], flat)
+        result[middle] = self._slice(pixels[middle], flat)
         for way in (range(middle + 1, last + 1), range(middle - 1, first - 1, -1)):
-            mask = result[middle] = start
-            current = flat  # (1, 4)
+            seen, apart = result[middle], 0  # the last mask that was not empty, and how many slices ago
             for z in way:
-                if mask.any():
-                    near = boxes_from_masks(mask[None], grow)
-                    low, high = near[:, :2].maximum(flat[:, :2]), near[:, 2:].minimum(flat[:, 2:])
-                    current = torch.cat([low, high], dim=1)
-                mask = result[z] = self._slice(pixels[z], current)
+                apart += 1
+                result[z] = self._slice(pixels[z], _around(seen, grow * apart, flat))
+                if result[z].any():
+                    seen, apart = result[z], 0
         return result
 
     def _slice(self, pixels: np.ndarray, box: Tensor) -> Tensor:
@@ -137,6 +134,14 @@ class SamPredictor:
         if np.ptp(pixels) == 0:
             return torch.zeros(pixels.shape, dtype=torch.bool)
         return self.set_image(pixels).predict(boxes=box).masks[0, 0].cpu()
+
+
+def _around(mask: Tensor, grow: float, limit: Tensor) -> Tensor:
+    """The box (1, 4) around a mask (H, W), grown, within `limit` (1, 4); all of `limit` for an empty mask."""
+    if not mask.any():
+        return limit
+    box = boxes_from_masks(mask[None], grow)
+    return torch.cat([box[:, :2].maximum(limit[:, :2]), box[:, 2:].minimum(limit[:, 2:])], dim=1)
 
 
 def _chunks(prompts: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -152,10 +157,10 @@ def _check_volume(volume: np.ndarray, box: Iterable[float]) -> tuple[Tensor, int
     """The rectangle (1, 4), the first and the last slice of a box (x0, y0, z0, x1, y1, z1)."""
     if volume.ndim != 3:
         raise SeminarError(f"expected a volume (D, H, W), got shape {volume.shape}")
-    numbers = torch.as_tensor(box, dtype=torch.float32).flatten().tolist()
-    if len(numbers) != 6:
-        raise SeminarError(f"the box of a volume is (x0, y0, z0, x1, y1, z1), got {len(numbers)} numbers")
-    x0, y0, first, x1, y1, last = numbers
+    sides = numbers(box, "sides of the box").flatten().tolist()
+    if len(sides) != 6:
+        raise SeminarError(f"the box of a volume is (x0, y0, z0, x1, y1, z1), got {len(sides)} numbers")
+    x0, y0, first, x1, y1, last = sides
     if not (0 <= first <= last < len(volume)) or first % 1 or last % 1:
         raise SeminarError(f"z0 <= z1 are whole slices from 0 to {len(volume) - 1}, got {first:g} and {last:g}")
     return check_boxes([[x0, y0, x1, y1]], volume.shape[1:]), int(first), int(last)

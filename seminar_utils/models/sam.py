@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..runtime import SeminarError
 from .sam_decoder import MaskDecoder
 from .sam_encoder import ImageEncoderViT
-from .sam_prompts import PromptEncoder, check_prompts
+from .sam_prompts import PromptEncoder
 from .sam_transforms import LiteMedSamTransform, MedSamTransform, SamTransform
 from .tiny_vit import TinyViT
 
@@ -62,9 +62,8 @@ class Sam(nn.Module):
         """
         grid = tuple(embeddings.shape[-2:])
         image_size = (grid[0] * self.image_encoder.stride, grid[1] * self.image_encoder.stride)
-        count = check_prompts(grid, points, labels, boxes, masks)
-        chosen = self.images_of(embeddings, image_index, count)  # (P, D, h, w)
         sparse, dense = self.prompt_encoder(image_size, grid, points, labels, boxes, masks)
+        chosen = self.images_of(embeddings, image_index, len(sparse))  # (P, D, h, w)
         image_pe = self.prompt_encoder.pe_layer.grid(*grid)  # (1, D, h, w)
         return self.mask_decoder(chosen, image_pe, sparse, dense, multimask)
 

@@ -124,34 +124,36 @@ def check_prompts(
     grid: tuple[int, int], points: Tensor | None, labels: Tensor | None, boxes: Tensor | None, masks: Tensor | None
 ) -> int:
     """The number of prompts P; SeminarError when the tensors are none, or do not fit together."""
-    side = (4 * grid[0], 4 * grid[1])
-    wanted = {"points": "(P, N, 2)", "labels": "(P, N)", "boxes": "(P, 4)"}
-    wanted["masks"] = f"(P, 1, {side[0]}, {side[1]})"
+    shapes = {"points": ("P", "N", 2), "labels": ("P", "N"), "boxes": ("P", 4)}
+    shapes["masks"] = ("P", 1, 4 * grid[0], 4 * grid[1])
     given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if not isinstance(value, Tensor) or not _fits(name, value, side):
+        if not isinstance(value, Tensor) or not _fits(value.shape, shapes[name]):
+            wanted = ", ".join(map(str, shapes[name]))
             came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise SeminarError(f"expected {name} as a tensor {wanted[name]}, got {came}")
+            raise SeminarError(f"expected {name} as a tensor ({wanted}), got {came}")
     if (points is None) != (labels is None) or not given:
         raise SeminarError(f"a prompt is points with labels, boxes or masks, got {', '.join(given) or 'nothing'}")
-    if points is not None and labels.shape != points.shape[:2]:
-        raise SeminarError(
-            f"every point has a label: got points {tuple(points.shape)}, labels {tuple(labels.shape)}"
-        )
-    if labels is not None and not torch.isin(labels, torch.tensor([-1, 0, 1], device=labels.device)).all():
-        raise SeminarError(
-            f"labels are 1 (inside), 0 (outside) or -1 (no point), got {labels.unique().tolist()[:6]}"
-        )
     counts = {name: len(value) for name, value in given.items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():
         raise SeminarError(f"all kinds of prompts must be given for the same P >= 1 objects, got {counts}")
+    if points is not None:
+        _check_labels(points, labels)
     return next(iter(counts.values()))
 
 
-def _fits(name: str, value: Tensor, side: tuple[int, int]) -> bool:
-    if name == "masks":
-        return value.ndim == 4 and value.shape[1:] == (1, *side)
-    return value.ndim == {"points": 3, "labels": 2, "boxes": 2}[name] and (
-        name == "labels" or value.shape[-1] == {"points": 2, "boxes": 4}[name]
-    )
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    """Letters stand for any number."""
+    return len(shape) == len(wanted) and all(isinstance(w, str) or w == s for w, s in zip(wanted, shape))
+
+
+def _check_labels(points: Tensor, labels: Tensor) -> None:
+    if labels.shape != points.shape[:2]:
+        raise SeminarError(
+            f"every point has a label: got points {tuple(points.shape)}, labels {tuple(labels.shape)}"
+        )
+    if not torch.isin(labels, torch.tensor([-1, 0, 1], device=labels.device)).all():
+        raise SeminarError(
+            f"labels are 1 (inside), 0 (outside) or -1 (no point), got {labels.unique().tolist()[:6]}"
+        )

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime import SeminarError
-from .intensity import Window, channels_of, to_uint8
+from .intensity import Window, read_image
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, in the range 0..255
 
@@ -88,8 +88,8 @@ class SamTransform:
         window: (level, width) for CT, "percentiles" or "range", see `intensity.to_uint8`. Raises SeminarError for
         other shapes and for a range that could mean two things.
         """
-        pixels = channels_of(to_uint8(image, window), self.in_chans)  # (H, W, C)
-        pixels = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)  # (C, H, W)
+        pixels = np.ascontiguousarray(read_image(image, self.in_chans, window))  # (H, W, C)
+        pixels = torch.tensor(pixels).permute(2, 0, 1)  # (C, H, W)
         return self.pad(self.normalize(self.resize(pixels, self.input_size(*pixels.shape[1:]))))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:

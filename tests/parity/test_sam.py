@@ -209,6 +209,18 @@ def test_prompts_and_decoder_with_gradients(kind):
     assert torch.tensor(list(report.values())).max() <= 2e-5, report
 
 
+@torch.no_grad()
+def test_prompts_on_an_image_that_is_not_square():
+    reference = modeling.PromptEncoder(
+        32, image_embedding_size=(5, 9), input_image_size=(40, 72), mask_in_chans=16
+    )
+    ours = load_weights(PromptEncoder(32, 16), randomise_(reference, seed=4).state_dict())
+    prompts = {name: value for name, value in three_prompts().items() if name != "masks"}
+    sparse, _ = reference((prompts["points"], prompts["labels"]), prompts["boxes"], None)
+    assert relative_difference(ours((40, 72), (5, 9), **prompts)[0], sparse) <= 1e-5
+    assert relative_difference(ours.pe_layer.grid(5, 9), reference.get_dense_pe()) <= 1e-5
+
+
 def test_decoder_in_float64():
     """From given tokens, since the reference's prompt encoder knows float32 only."""
     ours, reference = (model.mask_decoder.double().eval() for model in small_pair())
