@@ -435,10 +435,10 @@ encoders = {"raw pixels": RawPixels(), "random": random_encoders(seeds=SIZE["see
 train = load("phantoms", "train", n=SIZE["bank"], scanner="AB")
 
 
-def probe_all(experiment, sets, size, params):
+def probe_all(experiment, encoders, sets, size, params):
     """Rows of all encoders. With all labels the seeds change nothing but the random networks: one run is enough."""
     options = {"size": size, "params": params}
-    fixed = {name: encoders[name] for name in ("raw pixels", "DINO")}
+    fixed = {name: network for name, network in encoders.items() if name != "random"}
     few = [fraction for fraction in SIZE["fractions"] if fraction < 1]
     rows = measure_probes(experiment, fixed, sets, fractions=few, seeds=SIZE["seeds"], **options)
     rows += measure_probes(experiment, fixed, sets, fractions=(1.0,), seeds=SIZE["seeds"][:1], **options)
@@ -449,7 +449,7 @@ def probe_all(experiment, sets, size, params):
 probes = {}
 for scanner in ("AB", "C"):
     sets = {"train": train, "val": val, "test": load("phantoms", "test", n=SIZE["test"], scanner=scanner)}
-    rows = probe_all("dino.probes", sets, 32, {"data": "phantoms", "trained": "AB", "tested": scanner})
+    rows = probe_all("dino.probes", encoders, sets, 32, {"data": "phantoms", "trained": "AB", "tested": scanner})
     probes[scanner] = probe_table(rows)
 for scanner, table in probes.items():
     for probe in ("knn", "linear"):
@@ -479,7 +479,7 @@ for other in ("raw pixels", "random"):
 # fall nearly to guessing by kNN; raw pixels do not. With 1% of the labels kNN has hardly more labelled images than
 # votes: nearly all of them vote on every patient, and no feature could shine.
 #
-# **What it does not show.** That DINO does not work. The paper's ViT-S sees a million images hundreds of times; this
+# **What it does not show.** That DINO does not work: part 11 has pictures on which it does. The paper's ViT-S sees a million images hundreds of times; this
 # one saw a few thousand, a few dozen times, on a share of one core. What would
 # be needed here: views in which the shortcuts of part 10 are destroyed (noise, blur and contrast of the scanner among
 # the augmentations, crops that hide the outline), and then ten to a hundred times the steps, so that harder views can
@@ -659,11 +659,25 @@ figures.grouped_bars(
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 11 · On real images
 #
-# **First, PneumoniaMNIST** (chest X-rays of children, 28 pixels, normal or pneumonia; CC BY 4.0, MedMNIST v2). The
-# encoder has only ever seen phantoms; its position embeddings are stretched to the smaller grid. The same three encoders
-# and probes. Live when the data is found, else from the results store; the cell says which.
+# **First, PneumoniaMNIST** (chest X-rays of children, 28 pixels, normal or pneumonia; CC BY 4.0, MedMNIST v2). A second
+# DINO was trained on its training images without their labels: the same loop, a somewhat wider network, and *harder*
+# views (smaller crops, a mirror, much more change of brightness and contrast, some blur). Beside it the encoder from
+# the phantoms, which has never seen an X-ray. Live when the data is found, else from the results store; the cell says
+# which.
 
 # %%
+xray_card = checkpoint_card("dino_tiny-pneumoniamnist-s0")
+last = xray_card["history"][-1]
+print(f"{xray_card['name']}: {xray_card['data']['splits']['train']} unlabelled X-rays, {len(xray_card['history'])} epochs, "
+      f"took {xray_card['seconds'] / 60:.0f} minutes on a busy machine ({xray_card['device']}): its card says so")
+print(f"collapse by the monitor: {collapse_kind(last) or 'none'}; kl is {last['kl']:.2f} nats: as much as telling "
+      f"{math.exp(last['kl']):.0f} equal groups apart; on phantoms it was {history[-1]['kl']:.2f}")
+readers = {
+    "raw pixels": RawPixels(),
+    "random": random_encoders(xray_card["model"], seeds=SIZE["seeds"], **xray_card["model_args"]),
+    "DINO, phantoms": encoder,
+    "DINO, X-rays": load_checkpoint("dino_tiny-pneumoniamnist-s0"),
+}
 try:
     xrays = {split: load("pneumoniamnist", split) for split in ("train", "val", "test")}
     xrays["train"] = xrays["train"].subset(range(min(len(xrays["train"]), SIZE["bank"])))
@@ -673,27 +687,42 @@ except SeminarError:
 
 
 def on_xrays():
-    """kNN and linear probe of the three encoders on frozen features of X-rays."""
-    return probe_all("dino.xray", xrays, 28, {"data": "pneumoniamnist", "split": "test", "encoder": card["name"]})
+    """kNN and linear probe of all readers on frozen features of X-rays."""
+    params = {"data": "pneumoniamnist", "split": "test", "encoders": [card["name"], xray_card["name"]]}
+    return probe_all("dino.xray", readers, xrays, 28, params)
 
 
 xray_table = probe_table(live_or_stored("dino.xray", xrays is not None, on_xrays))
 shares = sorted({fraction for _, _, fraction in xray_table})
 for probe in ("knn", "linear"):
     for fraction in shares:
-        print(f"{probe:6s} {fraction:4.0%} of the labels   " + "   ".join(f"{n} {xray_table[n, probe, fraction]}" for n in encoders))
+        print(f"{probe:6s} {fraction:4.0%} of the labels   " + "   ".join(f"{n} {xray_table[n, probe, fraction]}" for n in readers))
+for fraction in shares:
+    ours = xray_table["DINO, X-rays", "knn", fraction].mean
+    gaps = {other: 100 * (ours - xray_table[other, "knn", fraction].mean) for other in ("raw pixels", "random")}
+    reached = "reached" if min(gaps.values()) >= 10 else "NOT reached"
+    print(f"kNN, {fraction:4.0%} of the labels: " + ", ".join(f"{gap:+.1f} points over {other}" for other, gap in gaps.items())
+          + f"; the target, +10 over both: {reached}")
+
+# %%
 figures.grouped_bars(
     [f"{probe}, {fraction:.0%}\nof the labels" for probe in ("knn", "linear") for fraction in shares],
-    {name: [xray_table[name, probe, fraction] for probe in ("knn", "linear") for fraction in shares] for name in encoders},
+    {name: [xray_table[name, probe, fraction] for probe in ("knn", "linear") for fraction in shares] for name in readers},
     title="chest X-rays, frozen features; 95% intervals", chance=0.5,
 )
 
 # %% [markdown]
-# Nothing was trained on X-rays here, so this asks whether features from phantoms travel. Compare the three bars of each
-# group, and the width of their intervals with few labels. (kNN with 1% of the labels: all labelled images vote on every
-# child, so the commoner class always wins.) Where DINO lies no higher than raw pixels and random weights,
-# the pre-training gave nothing, whatever the height of the bar: most of what is needed to tell these X-rays apart is in
-# the rough brightness of regions, and a linear probe finds that in any features. Lesson 06 asks the same of MAE.
+# **Here DINO works**, by the same code that failed on phantoms. By kNN its features are far ahead of random weights at
+# every share of the labels that kNN can use (with 1% there are hardly more labelled children than votes, so the
+# commoner class nearly always wins and no feature could shine). Against raw pixels the lead is largest with a tenth of the labels, and
+# the lines above say where it passes the course's target of ten points and where it does not: **with all labels the
+# pixels come closer, and a linear probe closes the gap.** What this DINO gives is neighbours that mean something, not
+# knowledge that the pixels lack. The encoder from the phantoms is worth little here: features travel worse than one hopes.
+#
+# Why here and not there? The views differ, the pictures differ, the run is longer; we changed all of it, so we cannot
+# say which counts. What the monitor says is that these pictures give the teacher far more to tell apart. And one choice
+# was made with validation labels: that harder views are better was seen by kNN on validation images, plain ones and some
+# of altered brightness. The test split had no say. (One run, one seed: the intervals know nothing of other runs.)
 
 # %% [markdown] slideshow={"slide_type": "subslide"} notes="If the file is not here, show the stored figures on the course's page."
 # **Second, a real encoder.** What does the method become with a few hundred thousand times the compute? The next cells
@@ -773,7 +802,7 @@ quiz("05_dino")
 # | The loss does not tell a collapsed run (section 5.3, figure 7) | reproduced: the lowest loss belongs to a collapsed one (part 5) |
 # | DINO works without BatchNorm (section 3.1) | not tested here: our run has it in the head (part 7) |
 # | "Self-supervised ViT features contain explicit information about the semantic segmentation of an image" (abstract) | contradicted at this scale: most heads look at the background (part 9) |
-# | "These features are also excellent k-NN classifiers", 78.3% on ImageNet with a small ViT (abstract) | not at this scale: below raw pixels for the lesion (part 8) |
+# | "These features are also excellent k-NN classifiers", 78.3% on ImageNet with a small ViT (abstract) | not for the lesion: below raw pixels (part 8); on X-rays ahead of raw pixels and random weights (part 11) |
 # | "Self-supervised features need no labels, hence carry no bias of labels" (heard often, not in the paper) | beside the point: they carry what the views share, here the outline and the scanner (part 10) |
 #
 # **Read further.** Caron et al. 2021 ([2104.14294](https://arxiv.org/abs/2104.14294)), section 5: the ablations, better

@@ -739,7 +739,7 @@ plt.show()
 # Three panels, three stories about the same weights.
 #
 # * **kNN**: MAE's codes are far above random weights at every share of the labels, and far above raw pixels with few. With
-#   all labels the pixels nearly catch up (look at the interval of the live cell before you call it a lead). So "MAE is bad
+#   all labels the pixels come closer (the live cell has the interval of that lead). So "MAE is bad
 #   at kNN" is a rule about ImageNet, not a law. Pneumonia changes the texture of the lungs, and texture is what MAE has to
 #   paint; the phantoms' classes are brightness and size. (That is our reading; no cell tests it.)
 # * **Linear probe**: no gain. Raw pixels and even random weights serve as well, with all labels rather better. A random
@@ -747,7 +747,7 @@ plt.show()
 # * **Fine-tuning with 1%**, some fifty images: MAE's start is far ahead of a random one. *Which* fifty children are
 #   labelled changes the score by many points, so each pair shares them, and there are six seeds here instead of three. With
 #   10% there are three seeds, and one bad start from scratch widens the interval: read its line before you call it a gain.
-#   A share that is missing in this panel was not measured yet; the command above adds it.
+#   With all labels both starts end alike: what pre-training gives is worth most where labels are few.
 #
 # Three warnings. The steps are few and fixed, so "from scratch" is far from what a long training reaches: lessons 01 and 02
 # have networks trained with all labels; look at their cards. The linear probe chose its C on the whole validation split,
