@@ -501,12 +501,12 @@ tissue = F.interpolate(torch.from_numpy(load("immunohistochemistry").images[0]).
                        mode="area").clamp(0, 1)[0]
 widgets.window_explorer(tissue, windows=(4, 8), queries=("7, 7", "0, 8", "15, 15"))
 
+
 # %% [markdown]
 # <details><summary>Answer</summary>
 # Those in the corners: the mask leaves them a quarter of a window. Patches at one rim keep half a window, all others see
 # as many as before, only others. The block before, without shift, gave the corner its whole window.
 # </details>
-
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · Patch merging: the pyramid

@@ -478,6 +478,7 @@ ax.legend(fontsize=10, loc="lower right", bbox_to_anchor=(1, 0.1))
 plt.show()
 half_way(history, "val_")
 
+
 # %% [markdown]
 # One word after another, with plateaus between. The long run learns the place first and the type last; the type of the
 # live one has at most begun to leave chance (see its interval). What lies between need not have the same order in the
@@ -712,6 +713,7 @@ for letter in "AB":  # the sets of part 6, one scanner at a time
         here = images.domains == letter
         alone.append(balanced_accuracy(images.factors["type"][here], (seen[here] @ classes_of(WORDS["type"], PROMPTS["type"]).T).argmax(1)))
     print(f"type at home, scanner {letter} alone: {seed_interval(alone, bounds=(0, 1))}")
+
 
 # %%
 def from_chance(name):
