@@ -161,7 +161,7 @@ for name, p in rows.items():
 
 # %%
 def cross_view_loss(logits, targets):
-    """The student's logits ((2+n)*B, K), already over its temperature; targets (2B, K), so B = len(targets) // 2 -> mean over the pairs."""
+    """The student's logits ((2+n)*B, K), over its temperature; targets (2B, K): B = len(targets) // 2 -> mean over the pairs."""
     raise NotImplementedError
 
 
@@ -183,9 +183,9 @@ print("all prototypes tie: the loss is ln K:", bool(torch.isclose(uniform, torch
 #
 # $$\theta_t \leftarrow \lambda\,\theta_t + (1 - \lambda)\,\theta_s .$$
 #
-# The same is done with the centre (equation 4): $\;c \leftarrow m\,c + (1-m)\,\frac{1}{2B}\sum_i g_t(x_i)$, **after** the
-# loss has used the old one. Only parameters are averaged, buffers (BatchNorm's running statistics) are not: each network
-# measures its own. **Exercise `dino.ema_update`** (difficulty 1, 5 minutes).
+# The same is done with the centre (equation 4): $\;c \leftarrow m\,c + (1-m)\,\frac{1}{2B}\sum_i g_t(x_i)$, **after**
+# the loss has used the old one. Only parameters are averaged, buffers (BatchNorm's running statistics) are not: each
+# network measures its own. **Exercise `dino.ema_update`** (difficulty 1, 5 minutes).
 
 # %%
 def ema_update(teacher, student, momentum):
@@ -197,9 +197,9 @@ ema_update = exercise("dino.ema_update", ema_update)
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# With that, algorithm 1 of the paper is short (`train_step`: to read, nobody calls it here). The package adds what a real run needs: learning rate and weight decay
-# that change in every step, clipping of each gradient, a stop after which a killed run goes on exactly
-# (`pretraining/dino_training.py`).
+# With that, algorithm 1 of the paper is short (`train_step`: to read, nobody calls it here). The package adds what a
+# real run needs: learning rate and weight decay that change in every step, clipping of each gradient, a stop after
+# which a killed run goes on exactly (`pretraining/dino_training.py`).
 
 # %%
 class DINOFromScratch:
@@ -259,7 +259,7 @@ for name, gap in gaps.items():
 print("max |difference|: " + ", ".join(f"{name} {gap:.1e}" for name, gap in gaps.items()))
 
 
-# %% [markdown] slideshow={"slide_type": "slide"} notes="Let the students bet first: which of the four will show the lowest loss? The collapsed one. The loss alone is no judge."
+# %% [markdown] slideshow={"slide_type": "slide"} notes="Let the students bet first: which of the three will show the lowest loss? The collapsed one. The loss alone is no judge."
 # ## 5 · Collapse, provoked
 #
 # Two ways to agree without looking: *one-hot* (always the same prototype) and *uniform* (never any decision). How would
@@ -279,8 +279,8 @@ entropy_monitor = exercise("dino.entropy_monitor", entropy_monitor)
 # %% [markdown]
 # The difference, *kl*, is the mean KL divergence of the rows from their mean: how much the answer depends on **which**
 # image came. Now a tiny network (one hidden layer, seconds to train), the code from above, and both safeguards switched
-# on and off. Without centring: the centre stays zero. Without sharpening: the teacher has the student's temperature. There
-# are 8 kinds of vectors, so kl can hardly be more than ln 8. Drawn is one seed, printed are several.
+# on and off. Without centring: the centre stays zero. Without sharpening: the teacher has the student's temperature.
+# There are 8 kinds of vectors, so kl can hardly be more than ln 8. Drawn is one seed, printed are several.
 
 # %%
 def tiny_run(centring, sharpening, steps=400, K=32, seed=0):
@@ -330,16 +330,17 @@ for name, of_seeds in runs.items():
 # %% [markdown]
 # Read *kl*, the dotted line. With both safeguards it rises to nearly ln 8: the network found nearly all eight kinds,
 # without a label. Without sharpening it falls to nearly zero, both entropies at ln K: uniform. Without centring it ends
-# at zero in some runs (one-hot), in others at two or three prototypes for eight kinds: *partial collapse*. The monitor's
-# word names only the complete ones, so read kl and not the word. **And read the losses in the titles: the lowest of all may belong
-# to a network that has stopped looking.** Never choose a self-supervised run by its loss alone.
+# at zero in some runs (one-hot), in others at two or three prototypes for eight kinds: *partial collapse*. The
+# monitor's word names only the complete ones, so read kl and not the word. **And read the losses in the titles: the
+# lowest of all may belong to a network that has stopped looking.** Never choose a self-supervised run by its loss
+# alone.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · Schedules
 #
 # Three quantities change in every step: the learning rate (warm-up, then half a cosine), the weight decay, and the
-# teacher's momentum, which ends at 1: the teacher stands still at last. Below with the paper's settings and with those of
-# the run that ships, which keeps the weight decay constant.
+# teacher's momentum, which ends at 1: the teacher stands still at last. Below with the paper's settings and with those
+# of the run that ships, which keeps the weight decay constant.
 
 # %%
 card = checkpoint_card("dino_tiny-phantoms-s0")
@@ -432,19 +433,19 @@ plt.show()
 
 # %% [markdown]
 # Read the left panel first. The loss falls, and the monitor shows no collapse: *kl* falls in the first epochs and then
-# stays, far from zero. But part 5 said that kl should rise; here the teacher has gone from about ten groups of images to
-# about four. **No collapse, but a warning**, and all that can be seen without labels. **Then the right panel: kNN for the
-# size and tone of the lesion hardly rises above an untrained network.** DINO has learnt to agree about something, and it
-# is not the lesion. Parts 8 and 10 find out about what. (The card's test numbers and those of part 8 differ because the
-# card scored all test images, part 8 some of them.)
+# stays, far from zero. But in part 5 it rose; here the teacher ends with fewer groups of images than it began with, a
+# handful (the lines above count them). **No collapse, but a warning**, and all that can be seen without labels. **Then
+# the right panel: kNN for the size and tone of the lesion hardly rises above an untrained network.** DINO has learnt to
+# agree about something, and it is not the lesion. Parts 8 and 10 find out about what. (The card's test numbers and
+# those of part 8 differ because the card scored all test images, part 8 some of them.)
 #
 # How were the settings found? By half a dozen short tries, watched by the monitor and by kNN on validation images (so
-# validation labels did have a say; the test split had none). Most tries drifted towards the uniform collapse. The
-# run that ships differs from the paper in BatchNorm in the head (an option of the official code), a few convolutions in
-# front of the ViT, a larger learning rate for each image, a faster teacher (momentum 0.99), constant weight decay, a
-# teacher temperature of 0.02, and *easy* views, without mirror and with little jitter. All was changed within a few
-# tries, so we cannot say which of it was needed. Our reading: with harder views so short a run cannot
-# predict one view from the other, and "all prototypes tie" is the cheapest answer.
+# validation labels did have a say; the test split had none). Most tries drifted towards the uniform collapse. The run
+# that ships differs from the paper in BatchNorm in the head (an option of the official code), a few convolutions in
+# front of the ViT, a larger learning rate per image, a faster teacher (momentum 0.99), constant weight decay, a teacher
+# temperature of 0.02, and *easy* views, without mirror and with little jitter. All was changed within a few tries, so
+# we cannot say which of it was needed. Our reading: with harder views so short a run cannot predict one view from the
+# other, and "all prototypes tie" is the cheapest answer.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Stop at the raw pixels. They cost nothing, and in many papers they are missing from the table."
 # ## 8 · What are the features worth?
@@ -515,10 +516,10 @@ for seed, net in untrained.items():
 # votes: nearly all of them vote on every patient, and no feature could shine.
 #
 # **What it does not show.** That DINO does not work: part 11 has pictures on which it does. The paper's ViT-S sees a
-# million images hundreds of times; this one saw a few thousand, a few dozen times, on a share of one core. What would be
-# needed here, we think: views in which the shortcuts of part 10 are destroyed (noise, blur and contrast of the scanner
-# among the augmentations, crops that hide the outline), and then many more steps, so that harder views can be learnt
-# without collapse.
+# million images hundreds of times; this one saw a few thousand, a few dozen times, on a share of one core. What would
+# be needed here, we think: views in which the shortcuts of part 10 are destroyed (noise, blur and contrast of the
+# scanner among the augmentations, crops that hide the outline), and then many more steps, so that harder views can be
+# learnt without collapse.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · Where does it look?
@@ -598,22 +599,23 @@ plt.show()
 
 # %% [markdown]
 # The random heads sit within one percent of chance: their pictures were made by the colour scale. Training moved the
-# heads, by much more than the intervals, **and most of them away from the lesion and from the organ**: head 0 has more of
-# both than chance, the others look at the background around the organ, and the mean of the heads has less of the lesion than its area would give. That is the contrary of
-# what one hopes to see; it is no contradiction to a network that tells boxes from the rest (part 10), for a box can be
-# told by the background in its corners. That is a guess, not a measurement. And the control is ONE random network, the trained one is
-# ONE run: intervals over patients know nothing of other seeds.
+# heads, by much more than the intervals, **and most of them away from the lesion and from the organ**: head 0 has more
+# of both than chance, the others look at the background around the organ, and the mean of the heads has less of the
+# lesion than its area would give. That is the contrary of what one hopes to see; it is no contradiction to a network
+# that tells boxes from the rest (part 10), for a box can be told by the background in its corners. That is a guess, not
+# a measurement. And the control is ONE random network, the trained one is ONE run: intervals over patients know nothing
+# of other seeds.
 #
 # Emergent segmentation, as in the paper's figure 1, is a property of long trainings on rich pictures.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 10 · The failure case: what the views allow to forget
 #
-# DINO keeps what two views of a picture share, and only that. On phantoms much is shared that nobody asked for: the shape
-# of the organ, the noise of the scanner. So ask the same features other questions: kNN for every factor that drew the
-# phantom, all with guessing at zero, $(\text{balanced accuracy} - \text{chance}) / (1 - \text{chance})$. Of the organ: its
-# *shape* (3 classes); of the lesion: *tone* (2), *size* (3), *place* (the quadrant, 4), *type* (round, elongated, ring,
-# spiculated: 4); and the *scanner* (2). `random` is the first of the random networks.
+# DINO keeps what two views of a picture share, and only that. On phantoms much is shared that nobody asked for: the
+# shape of the organ, the noise of the scanner. So ask the same features other questions: kNN for every factor that drew
+# the phantom, all with guessing at zero, $(\text{balanced accuracy} - \text{chance}) / (1 - \text{chance})$. Of the
+# organ: its *shape* (3 classes); of the lesion: *tone* (2), *size* (3), *place* (the quadrant, 4), *type* (round,
+# elongated, ring, spiculated: 4); and the *scanner* (2). `random` is the first of the random networks.
 
 # %%
 bank_images = load("phantoms", "train", n=SIZE["bank"], scanner="AB")
@@ -653,9 +655,9 @@ plt.show()
 
 
 # %% [markdown]
-# By kNN the network with random weights answers all but the tone nearly as well, so kNN alone does not say what the training
-# has *done*. A second measure: of all that varies in the features, which share lies between the groups of one factor?
-# (0: the groups' means are equal; 1: the factor explains everything.)
+# By kNN the network with random weights answers all but the tone nearly as well, so kNN alone does not say what the
+# training has *done*. A second measure: of all that varies in the features, which share lies between the groups of one
+# factor? (0: the groups' means are equal; 1: the factor explains everything.)
 
 # %%
 def share_of_variance(vectors, groups):
@@ -697,23 +699,23 @@ for name, (bank, queries) in found_features.items():
           f"{share_of_variance(queries, is_box):.2f}, box or not and scanner (4 groups) {share_of_variance(queries, four_groups):.2f}")
 
 # %% [markdown]
-# Here is the answer to part 7. **DINO tells boxes from the rest, and scanner A from scanner B: four groups fill nearly all
-# of the variance**, and of about as many spoke the kl of part 7. Oval and pear, which raw pixels tell apart, it tells no
-# better than random weights do. In the random network the same four groups fill much as well; training has moved the
-# weight from the scanner to the box. The scanner can still be named almost without error. No accident, we think: most
-# crops show whether there is a corner, and every crop carries the blur, the noise and the display curve of its scanner.
-# Both are cheap to agree about. The lesion is a few pixels, is missing in some crops, and would be the most expensive
-# thing to learn: tone and size have hardly more than a hundredth of the variance each.
+# Here is the answer to part 7. **DINO tells boxes from the rest, and scanner A from scanner B: four groups fill nearly
+# all of the variance**, and of about as many spoke the kl of part 7. Oval and pear, which raw pixels tell apart, it
+# tells no better than random weights do. In the random network the same four groups fill a large part too; training has
+# moved the weight from the scanner to the box. The scanner can still be named almost without error. No accident, we
+# think: most crops show whether there is a corner, and every crop carries the blur, the noise and the display curve of
+# its scanner. Both are cheap to agree about. The lesion is a few pixels, is missing in some crops, and would be the
+# most expensive thing to learn: tone and size have hardly more than a hundredth of the variance each.
 #
 # **A small share is not absence.** Raw pixels give tone and size little more, and yet the tone is read off them by kNN.
 # *The share says what distances are made of, the probe what can be read out.* By kNN the lesion's tone has gained over
 # the random network, its size has not.
 #
 # This is the failure case of self-supervised learning in the clinic, and it is silent: no collapse is reported, and the
-# features sort patients by build and by machine. Had scanner B been the one in the oncology ward, a probe would even look
-# good. The remedy lies in the views: what must not count has to differ between them. Two guesses of ours were refuted here:
-# "it learns the scanner and nothing else" by the second measure, and "it learns the outline" by the table of confusions.
-# Hold such stories against the random network, and look at the single answers.
+# features sort patients by build and by machine. Had scanner B been the one in the oncology ward, a probe would even
+# look good. The remedy lies in the views: what must not count has to differ between them. Two guesses of ours were
+# refuted here: "it learns the scanner and nothing else" by the second measure, and "it learns the outline" by the table
+# of confusions. Hold such stories against the random network, and look at the single answers.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 11 · On real images
@@ -774,9 +776,10 @@ figures.grouped_bars(
 # **Here DINO works**, by the same code that failed on phantoms. By kNN its features are far ahead of random weights at
 # every share of the labels that kNN can use (with 1% there are hardly more labelled children than votes, so the
 # commoner class nearly always wins and no feature could shine). Against raw pixels the lead is largest with a tenth of
-# the labels, and the lines above say where it passes the course's target of ten points and where it does not: **with all
-# labels the pixels come closer, and a linear probe closes the gap.** What this DINO gives is neighbours that mean something, not
-# knowledge that the pixels lack. The encoder from the phantoms is worth little here: features travel worse than one hopes.
+# the labels, and the lines above say where it passes the course's target of ten points and where it does not: **with
+# all labels the pixels come closer, and a linear probe closes the gap.** What this DINO gives is neighbours that mean
+# something, not knowledge that the pixels lack. The encoder from the phantoms is worth little here: features travel
+# worse than one hopes.
 #
 # Why here and not there? The views differ, the pictures differ, the run is longer; we changed all of it, so we cannot
 # say which counts. What the monitor says is that these pictures give the teacher far more to tell apart. And one choice
@@ -784,10 +787,10 @@ figures.grouped_bars(
 # of altered brightness. The test split had no say. (One run, one seed: the intervals know nothing of other runs.)
 
 # %% [markdown] slideshow={"slide_type": "subslide"} notes="If the file is not here, show the stored figures on the course's page."
-# **Second, a real encoder.** What does the idea become at scale? (DINOv2 adds losses and curated data, and this ViT-S is
-# distilled from a much larger one.) The next cells use a ViT-S/14 of the DINOv2 family on two photographs that come with scikit-image: a retina, and a stained section of
-# colonic glands. Its weights do not ship with the course; if their file is not in `SEMINAR_DATA/weights`, the cell says
-# so and the lesson goes on.
+# **Second, a real encoder.** What does the idea become at scale? (DINOv2 adds losses and curated data, and this ViT-S
+# is distilled from a much larger one.) The next cells use a ViT-S/14 of the DINOv2 family on two photographs that come
+# with scikit-image: a retina, and a stained section of colonic glands. Its weights do not ship with the course; if
+# their file is not in `SEMINAR_DATA/weights`, the cell says so and the lesson goes on.
 
 # %%
 real = {name: load(name).torch(size=14 * SIZE["side"])[0] for name in ("retina", "immunohistochemistry")}
@@ -833,10 +836,10 @@ if large is not None:
 # %% [markdown]
 # When the pictures are there, look for three things. The colours are three directions of a 384-dimensional space, found
 # without any label: neighbouring patches that look like one tissue get one colour. Some heads follow structures, others
-# do not; a few bright patches are there in any map that is coloured up to its largest values. (In *large* ViTs Darcet et
-# al., [2309.16588](https://arxiv.org/abs/2309.16588), measured patches that serve as scratch paper; here nobody has.) And
-# nothing here is a measurement: two pictures, no masks. What you may say is that the features *seem* to separate tissues;
-# that they do, or that they separate *disease*, would have to be shown.
+# do not; a few bright patches are there in any map that is coloured up to its largest values. (In *large* ViTs Darcet
+# et al., [2309.16588](https://arxiv.org/abs/2309.16588), measured patches that serve as scratch paper; here nobody
+# has.) And nothing here is a measurement: two pictures, no masks. What you may say is that the features *seem* to
+# separate tissues; that they do, or that they separate *disease*, would have to be shown.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 12 · In the clinic

@@ -164,7 +164,8 @@ EXERCISES = (
             "Pairs in which both look at the same crop (0, 0) and (1, 1) are left out, also from the number of "
             "pairs by which you divide. Use log_softmax: log of a softmax underflows.",
             "B = len(targets) // 2; terms = [-(t * s.log_softmax(-1)).sum(-1).mean() "
-            "for i, t in enumerate(targets.chunk(2)) for j, s in enumerate(logits.split(B)) if i != j]; sum(terms) / len(terms)",
+            "for i, t in enumerate(targets.chunk(2)) for j, s in enumerate(logits.split(B)) if i != j]; "
+            "return sum(terms) / len(terms)",
         ),
     ),
     Exercise(
