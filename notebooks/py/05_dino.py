@@ -490,7 +490,7 @@ groups = [(scanner, probe) for scanner in probes for probe in ("knn", "linear")]
 figures.grouped_bars(
     [f"{probe}, tested\non {scanner}" for scanner, probe in groups],
     {name: [probes[scanner][name, probe, 1.0] for scanner, probe in groups] for name in encoders},
-    title=f"all {SIZE['bank']} labels, lesion's size and tone; 95% intervals over test images (random: over networks)",
+    title=f"all {SIZE['bank']} labels, lesion's size and tone\n95% intervals over test images (random: over networks)",
     chance=1 / 6,
 )
 
