@@ -446,7 +446,7 @@ figures.image_grid(grid, titles=titles, columns=9, size=1.35, heading="two patie
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Look at the second patient with 75% hidden. The lesion lies in a hidden patch. With the loan it comes back, as a lighter
+# Look at the second patient with 75% hidden. The lesion lies in hidden patches. With the loan it comes back, as a lighter
 # square; without, it is gone. The lent mean drew it, not the network: **such a picture would "find" a lesion that nothing
 # visible told of.**
 #
@@ -677,7 +677,8 @@ plt.show()
 #
 # Nor did learning without labels make the codes robust: they were learnt on scanners A and B, and move with the scanner
 # like any others. The straight cut through raw pixels falls as well, from far higher. kNN on raw pixels, of all things,
-# hardly moves. (Lesson 12 asks when MAE's kind of task can be turned into a teacher on the new scanner.)
+# hardly moves; nor does kNN on the codes, which is not far from chance to begin with. (Lesson 12 asks when MAE's kind of
+# task can be turned into a teacher on the new scanner.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 10 · On real images
@@ -767,7 +768,7 @@ for ax, (probe, shares) in zip(axes, SHARES.items()):
     ax.set_xticks((1, 10, 100), ("1%", "10%", "100%"))
     ax.minorticks_off()
 axes[0].set_ylabel("balanced accuracy")
-axes[1].legend(loc="lower right")
+axes[1].legend(loc="center right", bbox_to_anchor=(1, 0.42))
 plt.show()
 
 # %% [markdown]
