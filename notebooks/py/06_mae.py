@@ -202,10 +202,10 @@ for what, model, ratio in (("ratio 0", tiny, 0.0), ("ratio 1", tiny, 1.0), ("enc
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Let them guess the factor before the cell runs. Four is the common guess; sixteen is what attention alone would give; the measured one lies between, and grows with the image."
 # ## 3 · An encoder that sees a quarter
 #
-# The mask tokens enter only *after* the encoder. With 75% hidden the encoder, in the paper by far the larger part, reads a
-# quarter of the tokens. What does that save? The linear layers cost in proportion to the tokens: a factor of 4. Attention compares
-# all pairs: a factor of 16, of a smaller share. Measured: forward and backward through the encoder's four blocks, all
-# tokens against a quarter.
+# The mask tokens enter only *after* the encoder. With 75% hidden the encoder, in the paper by far the larger part,
+# reads a quarter of the tokens. What does that save? The linear layers cost in proportion to the tokens: a factor of 4.
+# Attention compares all pairs: a factor of 16, of a smaller share. Measured: forward and backward through the encoder's
+# four blocks, all tokens against a quarter.
 
 # %%
 def seconds_for(blocks, tokens, repeats):
@@ -247,8 +247,9 @@ for side in SIZE["sides"]:
 #
 # The decoder returns $p \cdot p \cdot C$ numbers for each patch. The loss is a mean squared error, with two decisions.
 #
-# **Only hidden patches count.** The paper calls the choice "purely result-driven": scoring all patches costs it about half a
-# point, no more. (One may add: a visible patch can be copied, which needs no understanding.) One consequence you will see in part 7.
+# **Only hidden patches count.** The paper calls the choice "purely result-driven": scoring all patches costs it about
+# half a point, no more. (One may add: a visible patch can be copied, which needs no understanding.) One consequence you
+# will see in part 7.
 #
 # **Normalised pixels** (section 3, "Reconstruction target"; table 1d). Each target patch loses its own mean and is
 # divided by its own standard deviation:
@@ -275,11 +276,11 @@ figures.image_grid(torch.cat([x[:5], scaled[:5]]), columns=5, heading="pixels ab
 
 
 # %% [markdown]
-# With plain pixels brightness rules the loss, and structure is the small rest. Normalised, every patch weighs the same, and
-# only the structure inside it counts: **a patch's mean brightness is no part of the task any more** (remember that in part 8);
-# which side of a border is the brighter one still is. Look at the lower row for the price: where tissue is flat, what
-# remains after the normalisation is the scanner's **noise**, blown up to full size. Nobody can predict that. So this loss
-# cannot go near zero here, and its value says little by itself.
+# With plain pixels brightness rules the loss, and structure is the small rest. Normalised, every patch weighs the same,
+# and only the structure inside it counts: **a patch's mean brightness is no part of the task any more** (remember that
+# in part 8); which side of a border is the brighter one still is. Look at the lower row for the price: where tissue is
+# flat, what remains after the normalisation is the scanner's **noise**, blown up to full size. Nobody can predict that.
+# So this loss cannot go near zero here, and its value says little by itself.
 #
 # **Exercise `mae.patch_loss`** (difficulty 2, 8 minutes). The formula above, for a batch.
 
@@ -446,9 +447,9 @@ figures.image_grid(grid, titles=titles, columns=9, size=1.35, heading="two patie
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Look at the second patient with 75% hidden. The lesion lies in hidden patches. With the loan it comes back, as a lighter
-# square; without, it is gone. The lent mean drew it, not the network: **such a picture would "find" a lesion that nothing
-# visible told of.**
+# Look at the second patient with 75% hidden. The lesion lies in hidden patches. With the loan it comes back, as a
+# lighter square; without, it is gone. The lent mean drew it, not the network: **such a picture "finds" a lesion that
+# the network did not see.**
 #
 # In numbers, beside rivals without a network: the same mean, and flat.
 
@@ -488,8 +489,8 @@ figure
 #    gradients inside a patch, from a quarter of the image. Without the loan hardly any of it is left, because a wrong
 #    brightness outweighs a right border. (Nearest-neighbour brightness is a poor guess; the loss never asked for a better.)
 # 3. Seeing *more* does not help as it should: with 25% hidden it has three times as much to go by as with 75%, and
-#    paints far worse, hardly better than flat. It was trained at 75% and nothing else. Few holes are as strange to it as a new scanner is to a
-#    classifier.
+#    paints far worse, hardly better than flat. It was trained at 75% and nothing else. Few holes are as strange to it
+#    as a new scanner is to a classifier.
 #
 # Touch it: how much can be hidden from one patient? (The error is the RMS of the hidden pixels, with the loan. Without a
 # kernel: all at once.)
@@ -609,12 +610,13 @@ gain = bootstrap_interval(truth, readers["kNN, codes as they are"], readers["kNN
 print(f"kNN, whitened - as they are: {in_words(gain)}")
 
 # %% [markdown]
-# Two patients' codes are nearly parallel, and a few directions hold most of what varies. kNN has to take these distances
-# as they are; a linear probe may weigh the channels, and fine-tuning may change them. Part of the trouble is *which
-# directions are large*: scaling the channels leaves these as they were, and helps little; whitened, kNN gains some points.
-# The linear probe reads more still from the same codes: size and tone are in them, and kNN does not find them. In a public
-# table of models trained for 100 epochs on ImageNet, MAE reaches 11% by kNN, 46% by a linear probe and 81% fine-tuned. **A
-# probe measures what is easy to read, not all that is there. Name the probe with the number.**
+# Two patients' codes are nearly parallel, and a few directions hold most of what varies. kNN has to take these
+# distances as they are; a linear probe may weigh the channels, and fine-tuning may change them. Part of the trouble is
+# *which directions are large*: scaling the channels leaves these as they were, and helps little if at all; whitened,
+# kNN gains some points. The linear probe reads more still from the same codes: much of size and tone is in them, and
+# kNN does not find it. In a public table of models trained for 100 epochs on ImageNet, MAE reaches 11% by kNN, 46% by a
+# linear probe and 81% fine-tuned. **A probe measures what is easy to read, not all that is there. Name the probe with
+# the number.**
 #
 # **And here MAE does not help frozen readers**: on the phantoms the raw pixels are far ahead of it, by kNN and by the
 # linear probe, and its own random start is not far behind it. As a place to *start* from it is better than nothing: from
@@ -727,10 +729,10 @@ lead = seed_interval([row["metrics"]["ahead"] for row in xray_rows if row["param
 print(f"MAE - random weights, mean over the random networks: {in_words(lead)}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# **The long table**: 1%, 10% and all of the labels, three ways to read, three seeds or more. It takes minutes of one thread, so it
-# was measured once (`python -m seminar_utils.recipes.mae_table`) and is read from the store. Fine-tuning takes a fixed
-# number of steps, the last weights, and no choice by any label; a network from scratch gets the same steps and the same
-# labelled images, without the layer-wise lower rates that suit trained layers only.
+# **The long table**: 1%, 10% and all of the labels, three ways to read, three seeds or more. It takes minutes of one
+# thread, so it was measured once (`python -m seminar_utils.recipes.mae_table`) and is read from the store. Fine-tuning
+# takes a fixed number of steps, the last weights, and no choice by any label; a network from scratch gets the same
+# steps and the same labelled images, without the layer-wise lower rates that suit trained layers only.
 
 # %%
 rows = measure_table() if SIZE["table"] and xray is not None else store.rows(experiment="mae.table")
@@ -774,9 +776,10 @@ plt.show()
 # %% [markdown]
 # Three panels, three stories about the same weights.
 #
-# * **kNN**: MAE's codes are far above random weights at every share of the labels, and above raw pixels too, most with few
-#   labels (with all of them: the interval in the live cell). So "MAE is bad at kNN" is a rule about ImageNet, not a law. Pneumonia changes the texture of the lungs, and texture is what MAE has to
-#   paint; the phantoms' classes are brightness and size. (That is our reading; no cell tests it.)
+# * **kNN**: MAE's codes are far above random weights at every share of the labels, and above raw pixels too, most with
+#   few labels (with all of them: the interval in the live cell). So "MAE is bad at kNN" is a rule about ImageNet, not a
+#   law. Pneumonia changes the texture of the lungs, and texture is what MAE has to paint; the phantoms' classes are
+#   brightness and size. (That is our reading; no cell tests it.)
 # * **Linear probe**: no gain that the intervals show; raw pixels and even random weights serve as well. A random network
 #   loses little of what is in the pixels, and a straight cut finds it. (Again our reading.)
 # * **Fine-tuning with 1%**, some fifty images: MAE's start is far ahead of a random one. *Which* fifty children are
