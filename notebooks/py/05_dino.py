@@ -777,7 +777,7 @@ figures.grouped_bars(
 # every share of the labels that kNN can use (with 1% there are hardly more labelled children than votes, so the
 # commoner class nearly always wins and no feature could shine). Against raw pixels the lead is largest with a tenth of
 # the labels, and the lines above say where it passes the course's target of ten points and where it does not: **with
-# all labels the pixels come closer, and a linear probe closes the gap.** What this DINO gives is neighbours that mean
+# all labels the pixels come closer, and a linear probe reads the pixels no worse.** What this DINO gives is neighbours that mean
 # something, not knowledge that the pixels lack. The encoder from the phantoms is worth little here: features travel
 # worse than one hopes.
 #
