@@ -20,6 +20,7 @@ function shape(svg, name, attributes) {
 
 function drawBox(svg, [x0, y0, x1, y1], colour) {
   const place = { x: Math.min(x0, x1), y: Math.min(y0, y1), width: Math.abs(x1 - x0), height: Math.abs(y1 - y0) };
+  shape(svg, "rect", { ...place, stroke: "white", "stroke-width": 4, "stroke-opacity": 0.6 }); // seen on any image
   shape(svg, "rect", { ...place, stroke: colour, "stroke-dasharray": "6 4" });
 }
 
@@ -62,11 +63,11 @@ function build(model, el) {
   return { root, stage, picture, mask, svg, bar, status, width, height };
 }
 
-function addButtons(model, bar) {
+function addButtons(model, bar, ask) {
   for (const name of ["undo", "clear"]) {
     const button = element(bar, "button", {}, { type: "button", class: "jupyter-button", "data-act": name });
     button.textContent = name;
-    button.onclick = () => model.send({ type: name });
+    button.onclick = () => ask({ type: name });
   }
   if (model.get("mode") !== "point") return { checked: false };
   const label = element(bar, "label");
@@ -78,9 +79,15 @@ function addButtons(model, bar) {
 function render({ model, el }) {
   const view = build(model, el);
   const { root, stage, svg, status, width, height } = view;
-  const outside = addButtons(model, view.bar);
   let start = null; // where the button went down, in pixels of the image
   let sent = null; // when the question left
+
+  const ask = (message) => {
+    sent = performance.now();
+    status.textContent = "asking the model ..."; // stays if the kernel is busy or dead
+    model.send(message);
+  };
+  const outside = addButtons(model, view.bar, ask);
 
   const place = (event) => {
     const area = stage.getBoundingClientRect();
@@ -99,7 +106,7 @@ function render({ model, el }) {
   const answer = async () => {
     drawPrompt();
     await showBytes(view.mask, model.get("overlay"));
-    const waited = sent === null ? "" : `, on the screen after ${Math.round(performance.now() - sent)} ms`;
+    const waited = sent === null || !model.get("overlay").byteLength ? "" : `, on the screen after ${Math.round(performance.now() - sent)} ms`;
     sent = null;
     status.textContent = model.get("status") + (model.get("failed") ? "" : waited);
     status.style.color = model.get("failed") ? model.get("colours").outside : "";
@@ -116,9 +123,8 @@ function render({ model, el }) {
   };
   stage.onpointerup = (event) => {
     if (!start) return;
-    sent = performance.now();
     const isOutside = event.shiftKey || event.button === 2 || outside.checked;
-    model.send({ type: "drag", start, end: place(event), outside: isOutside });
+    ask({ type: "drag", start, end: place(event), outside: isOutside });
     start = null;
   };
   stage.onpointercancel = () => { start = null; drawPrompt(); };

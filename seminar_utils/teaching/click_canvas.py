@@ -66,7 +66,7 @@ def drawing(session: ClickSession) -> dict[str, Any]:
     prompt = session.prompt
     x0, y0, x1, y1 = prompt.box or (0, 0, 0, 0)
     box = None if prompt.box is None else [x0, y0, x1 + 1, y1 + 1]
-    return {"box": box, "points": [[x + 0.5, y + 0.5] for x, y in prompt.points], "labels": prompt.signs()}
+    return {"box": box, "points": [[x + 0.5, y + 0.5] for x, y in prompt.points], "labels": list(prompt.labels)}
 
 
 def fewer_pixels(array: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from ..models.intensity import Window, as_array, read_image
 from ..models.predictor import Prediction, SamPredictor
@@ -44,22 +45,26 @@ class Prompt:
     labels: Sequence[int] = ()
 
     def __post_init__(self):
-        if self.labels and len(self.labels) != len(self.points):
-            raise SeminarError(f"a prompt of {len(self.points)} points takes as many labels, got {self.labels}")
+        # arrays and tensors become plain numbers: a prompt can be compared, printed and sent to the browser
+        box = None if self.box is None else tuple(_plain(self.box, "a box (x0, y0, x1, y1)", (4,)))
+        points = tuple(map(tuple, _plain(self.points, "points (x, y)", (None, 2)))) if len(self.points) else ()
+        labels = (
+            tuple(map(int, _plain(self.labels, "labels", (None,)))) if len(self.labels) else (1,) * len(points)
+        )
+        if len(labels) != len(points) or not set(labels) <= {0, 1}:
+            raise SeminarError(f"{len(points)} points take as many labels of 1 or 0, got {labels}")
+        for name, value in (("box", box), ("points", points), ("labels", labels)):
+            object.__setattr__(self, name, value)
 
     @property
     def empty(self) -> bool:
         """True when nothing is asked."""
         return self.box is None and not self.points
 
-    def signs(self) -> list[int]:
-        """One label for each point."""
-        return list(self.labels) if self.labels else [1] * len(self.points)
-
     def words(self) -> str:
         """The prompt in words, such as `box 10, 12 to 40, 50` or `2 points inside, 1 outside`."""
         said = [] if self.box is None else ["box {:g}, {:g} to {:g}, {:g}".format(*self.box)]
-        inside = sum(self.signs())
+        inside = sum(self.labels)
         outside = len(self.points) - inside
         if self.points:
             said.append(f"{inside} point{'s' * (inside != 1)} inside" + (f", {outside} outside" * bool(outside)))
@@ -71,8 +76,19 @@ class Prompt:
             raise SeminarError("a prompt needs a box or at least one point")
         prompts: dict[str, Any] = {} if self.box is None else {"boxes": [list(self.box)]}
         if self.points:
-            prompts |= {"points": [[list(place) for place in self.points]], "labels": [self.signs()]}
+            prompts |= {"points": [[list(place) for place in self.points]], "labels": [list(self.labels)]}
         return predictor.predict(**prompts, multimask=multimask)
+
+
+def _plain(values: Any, what: str, shape: tuple[int | None, ...]) -> list:
+    """Numbers of a given shape (None: any length) as nested lists of floats. Raises SeminarError otherwise."""
+    try:
+        array = as_array(values).astype(float)
+    except (TypeError, ValueError):
+        raise SeminarError(f"expected {what} as numbers, got {values!r}") from None
+    if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape)):
+        raise SeminarError(f"expected {what}, got shape {array.shape}")
+    return array.tolist()
 
 
 # ---- the static twin --------------------------------------------------------------------------------
@@ -118,15 +134,15 @@ def _draw_mask(ax: Axes, mask: np.ndarray) -> None:
 
 
 def _draw_prompt(ax: Axes, prompt: Prompt) -> None:
+    """The box dashed on a white line, so that it is seen on any image; a disc inside, a cross outside."""
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box
-        ax.add_patch(
-            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=OUTSIDE, linestyle="--", linewidth=1.5)
-        )
-    for (x, y), label in zip(prompt.points, prompt.signs()):
-        ax.plot(
-            x, y, "o" if label else "X", color=INSIDE if label else OUTSIDE, markeredgecolor="white", markersize=9
-        )
+        halo = [withStroke(linewidth=3, foreground="white", alpha=0.7)]
+        look = {"edgecolor": OUTSIDE, "linestyle": "--", "linewidth": 1.5, "path_effects": halo}
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, **look))
+    for (x, y), label in zip(prompt.points, prompt.labels):
+        mark, colour = ("o", INSIDE) if label else ("X", OUTSIDE)
+        ax.plot(x, y, mark, color=colour, markeredgecolor="white", markersize=9)
 
 
 # ---- the session behind the mouse -------------------------------------------------------------------
@@ -221,7 +237,7 @@ class ClickSession:
             return self._try(Prompt(box=box_from_drag(start, end, self.size)))
         old = self.prompt
         place = point_from_click(start, self.size)
-        return self._try(Prompt(points=(*old.points, place), labels=(*old.signs(), int(not outside))))
+        return self._try(Prompt(points=(*old.points, place), labels=(*old.labels, int(not outside))))
 
     def clear(self) -> None:
         """Back to the bare image; `undo` brings the prompt back."""

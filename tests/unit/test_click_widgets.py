@@ -112,6 +112,12 @@ def test_points_add_up_and_know_their_side(points, predictor, image):
     assert points.status().startswith("1 point inside, 1 outside: ")
 
 
+def test_a_prompt_may_come_as_arrays():
+    prompt = Prompt(box=np.array([1, 2, 3, 4]), points=torch.tensor([[5, 6]]), labels=np.array([0]))
+    assert prompt == Prompt((1, 2, 3, 4), [(5, 6)], [0])
+    assert prompt.words() == "box 1, 2 to 3, 4 and 0 points inside, 1 outside"
+
+
 def test_undo_and_clear(session):
     session.undo()  # nothing to undo is no error
     session.drag((20, 14), (41, 35))
@@ -201,8 +207,12 @@ def test_bad_input_is_told(predictor, image):
         widgets.click_segmenter(predictor, np.zeros((3, 40, 50)))
     with pytest.raises(SeminarError, match="64 to 4096"):
         widgets.click_segmenter(predictor, image, width=5)
-    with pytest.raises(SeminarError, match="as many labels"):
-        Prompt(points=[(1, 1)], labels=[1, 0])
+    for wrong in ({"points": [(1, 1)], "labels": [1, 0]}, {"points": [(1, 1)], "labels": [2]}, {"labels": [1]}):
+        with pytest.raises(SeminarError, match="as many labels"):
+            Prompt(**wrong)
+    for wrong in ({"box": (1, 2, 3)}, {"box": "here"}, {"points": (1, 2)}, {"points": [(1, 2, 3)]}):
+        with pytest.raises(SeminarError, match="expected"):
+            Prompt(**wrong)
     with pytest.raises(SeminarError, match="a box or at least one point"):
         widgets.prompt_gallery(predictor, image, [Prompt()])
     for prompts in ([], [(1, 2, 3, 4)]):
