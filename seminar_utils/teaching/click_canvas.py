@@ -19,7 +19,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ..runtime import SeminarError
-from .click_widgets import EDGE, INSIDE, MASK, OUTSIDE, ClickSession
+from .click_prompts import INSIDE, MASK, OUTSIDE
+from .click_widgets import ClickSession
+from .style import PALETTE
 
 SENT = (
     1024  # longest side of what is sent to the browser; larger images are shown smaller, never segmented smaller
@@ -93,7 +95,7 @@ def overlay(session: ClickSession) -> bytes:
     padded = np.pad(mask, 1)
     within = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]  # all four neighbours
     image = Image.fromarray(np.where(mask, np.where(within, 1, 2), 0).astype(np.uint8), mode="P")
-    image.putpalette([0, 0, 0, *_bytes(MASK), *_bytes(EDGE)])
+    image.putpalette([0, 0, 0, *_bytes(MASK), *_bytes(PALETTE[0])])
     stored = io.BytesIO()
     image.save(stored, "PNG", transparency=bytes([0, OPACITY, 255]), compress_level=1)
     return stored.getvalue()

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..runtime import SeminarError
 from .attention_widgets import class_attention, head_explorer, head_figure, head_grid
-from .click_widgets import ClickSession, Prompt, click_segmenter, prompt_gallery
+from .click_prompts import Prompt, prompt_gallery
+from .click_widgets import ClickSession, click_segmenter
 from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines

@@ -15,7 +15,8 @@ from seminar_utils.models import create_model
 from seminar_utils.models.predictor import SamPredictor
 from seminar_utils.runtime import SeminarError
 from seminar_utils.teaching import click_canvas, click_widgets, widgets
-from seminar_utils.teaching.click_widgets import ClickSession, Prompt, box_from_drag, point_from_click
+from seminar_utils.teaching.click_prompts import Prompt
+from seminar_utils.teaching.click_widgets import ClickSession, box_from_drag, point_from_click
 
 HEIGHT, WIDTH = 48, 80
 
