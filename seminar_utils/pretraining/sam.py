@@ -75,8 +75,8 @@ class MaskLoss:
     iou: float = 1.0
     squared: bool = False
 
-    def __call__(self, logits: Tensor, guessed: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss (a number), and which of the K masks was the best of each prompt (P,).
+    def __call__(self, logits: Tensor, guessed: Tensor, target: Tensor) -> Tensor:
+        """The loss, a number.
 
         Args: logits (P, K, h, w); guessed: IoU (P, K); target (P, 1, h, w). Of the masks only the best one of each
         prompt is taught, by its own loss (section 3, "resolving ambiguity"); the IoU is taught for all of them.
@@ -84,9 +84,7 @@ class MaskLoss:
         each = self.dice * dice_loss(logits, target, self.squared)  # (P, K)
         each = each + (self.focal * focal_loss(logits, target) if self.focal else 0)
         each = each + (self.bce * bce_loss(logits, target) if self.bce else 0)
-        best = each.argmin(dim=1)  # (P,)
-        loss = each.gather(1, best[:, None]).mean()
-        return loss + self.iou * F.mse_loss(guessed.float(), mask_iou(logits, target)), best
+        return each.amin(dim=1).mean() + self.iou * F.mse_loss(guessed.float(), mask_iou(logits, target))
 
 
 def jitter_boxes(boxes: Tensor, size: int, generator: Generator, share: float = 0.1, most: float = 20.0) -> Tensor:
@@ -174,9 +172,9 @@ def interactive_loss(
     for turn in range(rounds):
         ambiguous = turn == 0 and not by_box
         logits, guessed = model.decode(embeddings, image_index, **prompts, multimask=ambiguous)
-        loss, best = criterion(logits, guessed, targets)
-        total = total + loss
-        if turn + 1 < rounds:
-            chosen = logits[torch.arange(len(best)), best][:, None]  # (P, 1, 4h, 4w)
+        total = total + criterion(logits, guessed, targets)
+        if turn + 1 < rounds:  # go on from the mask a user would get: the one the model trusts most
+            trusted = guessed.argmax(dim=1)  # (P,)
+            chosen = logits[torch.arange(len(trusted)), trusted][:, None]  # (P, 1, 4h, 4w)
             prompts = next_prompt(prompts, chosen, targets, scale, generator)
     return total / rounds

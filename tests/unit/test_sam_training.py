@@ -13,6 +13,7 @@ from seminar_utils.pretraining.sam import (
     dice_loss,
     first_prompt,
     focal_loss,
+    interactive_loss,
     jitter_boxes,
     mask_iou,
     next_prompt,
@@ -85,17 +86,15 @@ def test_only_the_best_of_three_masks_is_taught_and_every_guess():
     logits[1, 2] = 6 * (2 * target[1, 0] - 1)
     logits.requires_grad_(True)
     guessed = torch.full((2, 3), 0.4, requires_grad=True)
-    loss, best = MaskLoss()(logits, guessed, target)
-    loss.backward()
+    MaskLoss()(logits, guessed, target).backward()
     taught = logits.grad.abs().sum(dim=(-2, -1)) > 0
-    assert best.tolist() == [1, 2]
     assert taught.tolist() == [[False, True, False], [False, False, True]]
     assert (guessed.grad != 0).all()
 
 
 def test_medsams_loss_is_dice_and_bce_unweighted():
     logits, target = some_masks(K=1)
-    loss, _ = MaskLoss(focal=0, bce=1, iou=0, squared=True)(logits, torch.zeros(3, 1), target)
+    loss = MaskLoss(focal=0, bce=1, iou=0, squared=True)(logits, torch.zeros(3, 1), target)
     bce = nn.functional.binary_cross_entropy_with_logits(logits, target)
     torch.testing.assert_close(loss, dice_loss(logits, target, squared=True).mean() + bce)
 
@@ -143,6 +142,25 @@ def test_next_point_says_what_was_wrong():
     x, y = prompt["points"][2, 1].long().tolist()
     assert target[2, 0, y, x] == 1
     assert torch.equal(prompt["masks"], logits)
+
+
+def test_a_click_mends_the_mask_that_the_model_trusts():
+    handed_on, target = [], torch.zeros(1, 1, 8, 8)
+    target[0, 0, 2:5, 2:5] = 1
+    masks = torch.stack([4 * (2 * target[0, 0] - 1), -4 * torch.ones(8, 8)])[
+        None
+    ]  # (1, 2, 8, 8): right, and empty
+
+    class Decoder(nn.Module):
+        image_encoder = type("Encoder", (), {"stride": 4})
+
+        def decode(self, *_, masks_=masks, **prompts):
+            handed_on.append(prompts.get("masks"))
+            return masks_, torch.tensor([[0.2, 0.9]])  # it trusts the empty one
+
+    options = {"rounds": 2, "by_box": False, "generator": torch.Generator().manual_seed(0)}
+    interactive_loss(Decoder(), torch.zeros(1, 4, 2, 2), torch.zeros(1).long(), target, MaskLoss(), **options)
+    assert handed_on[0] is None and torch.equal(handed_on[1], masks[:, 1:])
 
 
 def test_targets_go_the_way_of_the_image():
