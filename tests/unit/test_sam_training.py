@@ -156,7 +156,7 @@ def test_a_click_mends_the_mask_that_the_model_trusts():
 
         def decode(self, *_, masks_=masks, **prompts):
             handed_on.append(prompts.get("masks"))
-            return masks_, torch.tensor([[0.2, 0.9]])  # it trusts the empty one
+            return masks_, torch.tensor([[0.2, 0.9]])  # the first is right, it trusts the empty one
 
     options = {"rounds": 2, "by_box": False, "generator": torch.Generator().manual_seed(0)}
     interactive_loss(Decoder(), torch.zeros(1, 4, 2, 2), torch.zeros(1).long(), target, MaskLoss(), **options)
