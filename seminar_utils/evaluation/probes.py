@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from ..data import ImageSet
@@ -166,7 +167,8 @@ def fit_linear(
     best, best_score = None, -1.0
     for C in sorted(strengths):
         model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
-        classifier = make_pipeline(StandardScaler(), model).fit(train, labels)
+        with threadpool_limits(1):  # so small a problem: on a busy machine two threads of BLAS wait for each other
+            classifier = make_pipeline(StandardScaler(), model).fit(train, labels)
         score = balanced_accuracy(val_labels, classifier.predict(val))
         if score > best_score:
             best, best_score = LinearProbe(classifier, C, num_classes), score
