@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from clip_archive import Archived
 from torch import nn
 
 from seminar_utils.checkpoints import load_pretrained, registry
@@ -149,29 +150,13 @@ def test_mae_b_without_its_decoder(load, mae):
     assert not ours.has_decoder
 
 
-class Archived(nn.Module):
-    """OpenAI's archives also hold three numbers."""
-
-    def __init__(self, model):
-        super().__init__()
-        for name, child in model.named_children():
-            self.add_module(name, child)
-        for name in ("positional_embedding", "text_projection", "logit_scale"):
-            self.register_parameter(name, getattr(model, name))
-        for name, value in {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}.items():
-            self.register_buffer(name, torch.tensor(value))
-
-    def forward(self, x):
-        return self.visual.conv1(x)
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_clip_b_32_of_openai(load):
     open_clip = pytest.importorskip("open_clip")
     reference = random(open_clip.create_model("ViT-B-32-quickgelu", pretrained=None))
 
     def save(model, path):
-        torch.jit.trace(Archived(model.half()), torch.rand(1, 3, 32, 32).half()).save(str(path))
+        torch.jit.trace(Archived(model.half(), 224, 77, 49408), torch.rand(1, 3, 32, 32).half()).save(str(path))
         model.float()
 
     ours = load("clip_vit_b_32", reference, save)

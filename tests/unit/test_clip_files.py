@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 import torch
+from clip_archive import Archived
 from safetensors.torch import save_file
-from torch import nn
 
 from seminar_utils.checkpoints import clip_files
 from seminar_utils.checkpoints.clip_files import load_openai_archive, load_openclip_file, openai_url
@@ -34,26 +34,10 @@ def model():
     return model.half().float()
 
 
-class Archived(nn.Module):
-    """A model with the three numbers that OpenAI's archives carry among their weights."""
-
-    def __init__(self, model):
-        super().__init__()
-        for name, child in model.named_children():
-            self.add_module(name, child)
-        for name in ("positional_embedding", "text_projection", "logit_scale"):
-            self.register_parameter(name, getattr(model, name))
-        for name, value in {"input_resolution": 32, "context_length": 24, "vocab_size": 32}.items():
-            self.register_buffer(name, torch.tensor(value))
-
-    def forward(self, x):
-        return self.visual.conv1(x)
-
-
 @pytest.fixture
 def archive(model, tmp_path):
     """The model in half precision as a TorchScript archive, and the file's sha256."""
-    traced = torch.jit.trace(Archived(model).half(), torch.rand(1, 1, 32, 32).half())
+    traced = torch.jit.trace(Archived(model, 32, 24, 32).half(), torch.rand(1, 1, 32, 32).half())
     traced.save(str(tmp_path / "small.pt"))
     model.float()
     return tmp_path / "small.pt", hashlib.sha256((tmp_path / "small.pt").read_bytes()).hexdigest()
