@@ -1,4 +1,4 @@
-"""Exercises of lesson 07: a box from a mask, a place as waves, cross-attention, the Dice loss, the trusted mask."""
+"""Exercises of lesson 07: a box from a mask, a place as waves, cross-attention, Dice loss, the trusted mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import Case, Exercise
 
 
 def box_from_mask(mask: Tensor) -> Tensor:
-    """The tight box around a mask (H, W): (4,) as x0, y0, x1, y1, the first and the last column and row it holds."""
+    """The tight box around a mask (H, W): (4,) as x0, y0, x1, y1, first and last column and row of the mask."""
     rows, columns = torch.nonzero(mask, as_tuple=True)
     return torch.stack([columns.min(), rows.min(), columns.max(), rows.max()]).float()
 
@@ -165,7 +165,7 @@ EXERCISES = (
         cases=fourier_features_cases,
         hints=(
             "Three steps: stretch [0, 1] to [-1, 1]; mix x and y by the matrix; waves of 2 pi times that.",
-            "places (..., 2) @ matrix (2, F) works for any number of axes. Sines first, then cosines, side by side.",
+            "places (..., 2) @ matrix (2, F) works for any number of axes. Sines first, cosines behind them.",
             "angles = 2 * math.pi * ((2 * places - 1) @ matrix); torch.cat([angles.sin(), angles.cos()], dim=-1)",
         ),
     ),
