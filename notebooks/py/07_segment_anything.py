@@ -100,8 +100,9 @@ widgets.prompt_gallery(predictor, retina, asked)
 
 
 # %% [markdown]
-# One picture, three right answers: that is why it takes a prompt. Look closely at the middle one. There is no border to find
-# around that dark spot, and yet a mask came, without complaint. **A promptable network always answers.**
+# One picture, three questions: that is why it takes a prompt. Look closely. In the first box only the bright middle of the
+# optic disc was taken, not the disc up to its edge: who is right depends on what you meant. Around the dark spot in the second there is no border to
+# find at all, and yet a mask came, without complaint, and with a good guess. **A promptable network always answers.**
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · What a box gives away
@@ -539,7 +540,9 @@ plt.show()
 # %%
 true = {"lesion": objects.targets[:, :1], "organ": objects.targets[:, 1:]}  # (N, 1, 64, 64)
 places = {"on the lesion": objects.targets[:, 0], "on the organ, beside it": objects.targets[:, 1] & ~objects.targets[:, 0]}
-scores = {place: {} for place in places}
+scores, best_masks = {place: {} for place in places}, []
+areas = objects.targets.sum((2, 3)).float()  # (N, 2)
+meant = (1 / (1 + areas[:, :1] / areas[:, 1:]))  # (N, 1): how often a training point on the lesion meant the lesion
 for place, region in places.items():
     for seed in SIZE["seeds"]:  # a seed decides where in the region the point lies
         logits, iou = three_masks(sample_points(region, torch.Generator().manual_seed(seed)))
@@ -549,6 +552,12 @@ for place, region in places.items():
         nearer = (overlap["lesion"] > overlap["organ"])[index, chosen].float()
         fit = torch.maximum(overlap["lesion"], overlap["organ"])[index, chosen]
         found = {"trusted is the lesion": nearer, "guessed IoU of the trusted": iou[index, chosen].clamp(0, 1), "its true IoU, nearer object": fit}
+        outline = overlap["organ"].argmax(dim=1)  # the mask nearest the organ
+        expected = meant * overlap["lesion"] + (1 - meant) * overlap["organ"]  # IoU, averaged over what may have been meant
+        if place == "on the lesion":
+            found |= {"the organ's mask: true IoU": overlap["organ"][index, outline], "the organ's mask: guessed": iou[index, outline].clamp(0, 1),
+                      "the organ's mask: expected IoU": expected[index, outline]}
+            best_masks += [[overlap[what].argmax(dim=1).eq(k).float().mean().item() for k in range(3)] for what in true]
         for what in true:
             found |= {f"{what}: trusted": dice[what][index, chosen], f"{what}: best of three": dice[what].max(dim=1).values}
         for name, values in found.items():
@@ -561,8 +570,9 @@ for place, named in table.items():
     print(f"a point {place}:")
     for name, value in named.items():
         print(f"   {name:30s}{value}")
-share = np.mean(masks["lesion"].sum((1, 2)) / masks["organ"].sum((1, 2)))
-print(f"the lesion is {share:.0%} of the organ, so in training a point on it meant the lesion in about {1 / (1 + share):.0%} of the cases")
+print(f"the lesion is {(areas[:, 0] / areas[:, 1]).mean():.0%} of the organ, so in training a point on it meant the lesion in {meant.mean():.0%} of the cases")
+for what, shares in zip(true, (np.mean(best_masks[i::2], axis=0) for i in range(2))):
+    print(f"the best mask for the {what}: " + ", ".join(f"mask {k} in {share:.0%}" for k, share in enumerate(shares, 1)))
 
 # %%
 figures.grouped_bars(
@@ -572,12 +582,16 @@ figures.grouped_bars(
 )
 
 # %% [markdown]
-# Read the bars of a point *on the lesion*. If the lesion was meant, the trusted mask serves; if the organ was meant, the trusted mask is mostly wrong, and the
-# organ is often among the other two. **Nothing is wrong with the network: nobody can know from that point.** Its preference is a prior, and the last
-# line says where it comes from: in training a point was drawn anywhere in its object, so a point that lies on the lesion was hardly ever meant
-# for the organ. Had we trained with points at the organ's centre, it would prefer differently. A prior of your training prompts becomes a habit at the bedside.
+# Read the bars of a point *on the lesion*. If the lesion was meant, the trusted mask serves; if the organ was meant, the trusted mask is wrong, and
+# the organ lies ready among the other two. **Nothing is wrong with the network: nobody can know from that point.** Its preference is a prior, and
+# the printed share says where it comes from: in training a point was drawn anywhere in its object, so a point on the lesion was hardly ever
+# meant for the organ. Had we trained with points at the organ's centre, it would prefer differently. A habit of your training prompts becomes a habit at the
+# bedside.
 #
-# And the guessed IoU is a guess *about both* readings: compare it with the true IoU of the nearer object below it.
+# Now the three lines of *the organ's mask*. Its outline is nearly perfect, its guess is low. Is the guess bad? No: it was trained to be right *on average over what was
+# meant*. Weigh the true IoU by how often each object was meant ("expected IoU"), and you are near it. **So a low guess may say "poor outline" or "probably not what you
+# meant", and you cannot tell which.** And look which masks are ever best: when a mask loses from the first day, the best-of-three loss never teaches it, and it
+# stays noise. Two readings existed, so two masks learnt one each.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 8 · Clicks: how much does each one bring?
@@ -676,7 +690,8 @@ plt.show()
 
 # %% [markdown]
 # The filled box does not know what a scanner is, so its line is flat. Where the network's line by box falls below it, **the network makes the
-# answer worse than no network.** By point it has nothing to hold on to, and falls faster.
+# answer worse than no network.** It is the lesion that fails, not everything: the card's lines in part 6 say that the organ is found on scanner C nearly as
+# well as at home. Its border is strong in every picture; that of the lesion is what the scanner changes.
 #
 # Now the right panel: the gap between the lines is overconfidence. The guess falls too, so it is not blind; but whoever throws away masks with a low guess
 # works with a ruler that bends with the scanner. Nothing taught the IoU head what an unseen scanner looks like.
@@ -705,9 +720,10 @@ display(widgets.prompt_gallery(predictor, cell, [Prompt(box=(362, 302, 498, 440)
 display(widgets.prompt_gallery(predictor, retina_detail, [Prompt(box=(12, 18, 21, 27)), Prompt(box=(8, 14, 25, 31)), Prompt(box=(44, 65, 54, 75))]))
 
 # %% [markdown]
-# By a box the cell is found. By a point you get specks and a low guess: the weights for point tokens are in the file, and nobody ever trained them. The code runs, the tensor shapes are
-# right, a mask comes: **that an interface accepts your prompt does not say that the model understands it.** At least here the guess is honest. Mind also the looser boxes: a box is
-# taken at its word.
+# By a tight box the cell is found; the looser box is taken at its word, and the dark rim comes along. By a point there is nothing, or specks, and a low
+# guess: the weights for point tokens are in the file, and nobody ever trained them. The code runs, the shapes are right, an answer comes: **that an interface accepts
+# your prompt does not say that the model understands it.** At least here the guess is honest. And the microaneurysms, a few pixels wide, are not outlined well by any box: small
+# things are where most is at stake and least is learnt.
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **Second, in numbers**, where true masks exist: white blood cells from two laboratories (Zheng et al. 2018, GPL-3.0) and nuclei of the 2018 Data Science Bowl (BBBC038, CC0).
