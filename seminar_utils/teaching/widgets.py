@@ -14,6 +14,8 @@ import numpy as np
 
 from ..runtime import SeminarError
 from .attention_widgets import class_attention, head_explorer, head_figure, head_grid
+from .click_prompts import Prompt, prompt_gallery
+from .click_widgets import ClickSession, click_segmenter
 from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines
@@ -30,8 +32,11 @@ from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styl
 from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_figure, window_static
 
 __all__ = [
+    "ClickSession",
     "DialTable",
+    "Prompt",
     "class_attention",
+    "click_segmenter",
     "cyclic_shift",
     "PromptTable",
     "depth_figure",
@@ -51,6 +56,7 @@ __all__ = [
     "patch_figure",
     "patch_static",
     "prompt_figure",
+    "prompt_gallery",
     "prompt_playground",
     "prompt_static",
     "prompt_table",
