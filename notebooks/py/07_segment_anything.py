@@ -491,7 +491,7 @@ figure, axes = plt.subplots(1, 2, figsize=(12, 3.8))
 for i, what in enumerate(("lesion", "organ")):
     axes[0].plot(range(1, len(history) + 1), [row[what] for row in history], "-o" if i == 0 else "--s", label=f"{what} by box")
 axes[0].set(xlabel="epoch", ylabel="Dice", ylim=(0, 1.02), title=f"live, {seconds:.0f} s: validation Dice")
-axes[0].legend()
+axes[0].legend(loc="center left")
 for i, name in enumerate(("box", "point")):
     axes[1].plot(range(1, len(long) + 1), [row[f"val_lesion_dice_{name}"] for row in long], "-o" if i == 0 else "--s", label=f"lesion by {name}")
 axes[1].axhline(card["metrics"]["lesion_dice_filled_box_AB"], linestyle=":", color="#555555", label="filled box")
@@ -594,11 +594,11 @@ figures.grouped_bars(
 #    and the organ lies ready among the other masks. Nobody can know from that point. The preference is a prior: in
 #    training a point was drawn anywhere in its object, so a point of the organ hardly ever fell on the lesion. A habit
 #    of your training prompts becomes a habit at the bedside.
-# 2. **The point on nothing.** The masks are still a lesion and the organ; only the guesses have moved. Each phantom
-#    holds exactly one of both, so this network could become *two fixed classes and a switch*. It obeys the interface of
-#    a promptable model and has not learnt to look at the place you point to. SAM's data hold about a hundred masks an
-#    image, which closes this short cut; our two objects left it open. **Test a promptable model with prompts that ask
-#    for nothing.**
+# 2. **The point on nothing.** The masks are still the organ and, mostly, the lesion; what has moved are the guesses.
+#    Each phantom holds exactly one of both, so this network could become *two fixed classes and a switch*. It obeys the
+#    interface of a promptable model and has not learnt to look at the place you point to. SAM's data hold about a
+#    hundred masks an image, which closes this short cut; our two objects left it open. **Test a promptable model with
+#    prompts that ask for nothing.**
 # 3. **The guess** of the organ's mask changes with the point, though its outline is as good each time. It was trained
 #    to be right about what was *meant*. So a low guess may say "poor outline" or "probably not what you want", and you
 #    cannot tell which.
@@ -825,18 +825,18 @@ figures.grouped_bars(
 # %% [markdown]
 # Read the verdicts, not the Dice.
 #
-# * **Tight boxes, real microscopes**: better than the filled box in every set, cells, their nuclei, two stains of tissue
-#   and culture. Nobody trained it on these two collections here, and the weights are those of a laptop model. That is the
-#   good news, and it is a matter of some points of Dice, since the box had given most away.
+# * **Tight boxes, real microscopes**: better than the filled box in every set, cells, their nuclei, two stains of
+#   tissue and culture. Nobody trained it on these two collections here, and the weights are those of a laptop model.
+#   That is the good news, and it is a matter of some points of Dice, since the box had given most away.
 # * **Careless boxes**: for nuclei part of the lead stays; for the white blood cells of the first laboratory nothing that
 #   could be told from zero, and with unlucky boxes the nuclei there are worse than the same boxes, filled. The boxes are
 #   off by a tenth of their sides, as a tired hand draws them. MedSAM's training moved the sides of the boxes only
 #   *outwards*; a box that cuts into the object is new to it, and it stops at the box. (Our reading. Lesson 08 measures
 #   boxes too tight and too loose one by one.)
-# * **Phantoms**: no lead at home, and on scanner C clearly worse than the filled box. The small network of part 6 is well
-#   ahead on its own scanners, having been trained on nothing else, and far behind LiteMedSAM on scanner C (part 9): the
-#   specialist breaks, the generalist bends. "Medical" is no licence for pictures unlike those of the training; what
-#   carries over has to be measured.
+# * **Phantoms**: no lead at home, and on scanner C clearly worse than the filled box. The small network of part 6 is
+#   well ahead on its own scanners, having been trained on nothing else, and far behind LiteMedSAM on scanner C (part
+#   9): the specialist breaks, the generalist bends. "Medical" is no licence for pictures unlike those of the training;
+#   what carries over has to be measured.
 # * **Points**: nothing, in any set. Not one of the intervals comes near.
 #
 # (The third microscope of the nuclei is missing: hardly any of its nuclei has the thirty pixels we asked for. Touching
