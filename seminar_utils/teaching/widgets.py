@@ -19,7 +19,7 @@ from .click_widgets import ClickSession, click_segmenter
 from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines
-from .mae_widgets import mask_explorer, mask_figure, mask_static, mask_table
+from .mae_widgets import hide_patches, mask_explorer, mask_figure, mask_static, mask_table
 from .model_widgets import (
     depth_figure,
     depth_static,
@@ -43,6 +43,7 @@ __all__ = [
     "depth_static",
     "explore",
     "failure_explorer",
+    "hide_patches",
     "failure_figure",
     "failure_grid",
     "head_explorer",

@@ -37,6 +37,13 @@ from seminar_utils.checkpoints.medsam_lite import load_lite_medsam
 click_segmenter(SamPredictor(load_lite_medsam()), data.immunohistochemistry())
 """
 CELLS = (TINY, POINTS, LITE)
+# each status that was ever shown, so that those of a moment can be asked for later
+REMEMBER = """
+window.statuses = new Set();
+new MutationObserver(() => {
+    document.querySelectorAll(".seminar-click-status").forEach((status) => statuses.add(status.textContent));
+}).observe(document.body, {childList: true, subtree: true}) && true
+"""
 LIMIT = 0.3  # seconds from the release of the button to the mask on the screen
 
 
@@ -64,6 +71,7 @@ def page(checkout, root, tmp_path_factory):
         page.send("Page.navigate", url=f"{address}/lab/tree/click.ipynb?token={TOKEN}&reset")
         kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
         page.wait(f"{kernel} == 'idle'", 120)
+        page.value(REMEMBER)
         page.value("jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
         page.wait(f"document.querySelectorAll('.seminar-click[data-answered=\"1\"]').length == {len(CELLS)}", 120)
         yield page
@@ -166,6 +174,12 @@ def test_a_dragged_box_brings_a_mask_in_time(page, pictures):
     seen = times_of_boxes(widget)
     keep_times(pictures, "sam_tiny", seen)
     assert min(screen for _, screen in seen) < 1000 * LIMIT, seen
+
+
+def test_waiting_is_explained(page):
+    Widget(page, 0).drag((0.3, 0.3), (0.6, 0.6))
+    shown = page.value("[...statuses]")
+    assert "The image is being encoded, once ..." in shown and "asking the model ..." in shown
 
 
 def test_the_box_follows_the_mouse_before_the_button_is_released(page):
