@@ -18,6 +18,7 @@ from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_
 from .explore import explore
 from .figures import draw_lines
 from .mae_widgets import mask_explorer, mask_figure, mask_static, mask_table
+from .medical_widgets import box_explorer, box_figure, box_static, box_table
 from .model_widgets import (
     depth_figure,
     depth_static,
@@ -31,6 +32,10 @@ from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_
 
 __all__ = [
     "DialTable",
+    "box_explorer",
+    "box_figure",
+    "box_static",
+    "box_table",
     "class_attention",
     "cyclic_shift",
     "PromptTable",
