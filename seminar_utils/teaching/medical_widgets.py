@@ -64,7 +64,10 @@ def _draw(ax, stop: BoxStop, title: str) -> None:
         if mask.any() and not mask.all():
             ax.contour(mask, [0.5], colors=colour, linewidths=1.5)
     x0, y0, x1, y1 = stop.box
-    corners = [x0 - 0.5, x1 + 0.5, x1 + 0.5, x0 - 0.5, x0 - 0.5], [y0 - 0.5, y0 - 0.5, y1 + 0.5, y1 + 0.5, y0 - 0.5]
+    corners = (
+        [x0 - 0.5, x1 + 0.5, x1 + 0.5, x0 - 0.5, x0 - 0.5],
+        [y0 - 0.5, y0 - 0.5, y1 + 0.5, y1 + 0.5, y0 - 0.5],
+    )
     ax.plot(*corners, "--", color=BOX, linewidth=1.5)
 
 

@@ -1,4 +1,4 @@
-"""The box slider: its table, its callback as a plain function, the static twin; and many prompts on one encoding."""
+"""The box slider: its table, its callback as a plain function, the static twin; many prompts on one encoding."""
 
 import numpy as np
 import pytest

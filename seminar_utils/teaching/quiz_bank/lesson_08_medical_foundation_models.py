@@ -14,7 +14,9 @@ QUESTIONS = (
                 right=True,
             ),
             Option("the same masks", "The encoder reads other numbers than it was trained on."),
-            Option("better masks, because SAM's pipeline is newer", "It is the older one; and age is no argument."),
+            Option(
+                "better masks, because SAM's pipeline is newer", "It is the older one; and age is no argument."
+            ),
         ),
     ),
     Question(
@@ -23,8 +25,8 @@ QUESTIONS = (
             Option("How many parameters has it?", "Worth asking, but it says nothing about this number."),
             Option(
                 "What is the Dice of the filled box?",
-                "A tight box around a disc overlaps it with Dice 2 * pi / (4 + pi), about 0.88. It is what the user "
-                "has drawn, not what the model has found.",
+                "A tight box around a disc overlaps it with Dice 2 * pi / (4 + pi), about 0.88. It is what the "
+                "user has drawn, not what the model has found.",
                 right=True,
             ),
             Option("Is 0.80 above 0.5?", "Dice has no chance level at 0.5."),
@@ -32,8 +34,8 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "A CT slice is shown to MedSAM with window level 40, width 400. A nodule in the lung (-50 HU, air around it "
-        "at -850 HU)",
+        "A CT slice is shown to MedSAM with window level 40, width 400. A nodule in the lung (-50 HU, air around "
+        "it at -850 HU)",
         (
             Option(
                 "looks the same as in a lung window", "The lung window keeps -1350 to 150, this one -160 to 240."
@@ -61,7 +63,7 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "Ten labelled images of a new scanner. After full fine-tuning Dice rises there and falls on the old scanners. "
+        "Ten labelled images of a new scanner. After full fine-tuning Dice rises there and falls on the old ones. "
         "That is called",
         (
             Option("overfitting", "Overfitting is training against test on the same data source."),

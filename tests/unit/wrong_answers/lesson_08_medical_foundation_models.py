@@ -1,4 +1,4 @@
-"""Wrong answers to the exercises of lesson 08_medical_foundation_models: the mistakes that students really make."""
+"""Wrong answers to the exercises of lesson 08: the mistakes that students really make."""
 
 import numpy as np
 import torch
