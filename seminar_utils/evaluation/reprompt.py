@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ class Encoded:
     transform: SamTransform  # the model's own, or the one it was made to look through
     embeddings: Tensor  # (N, D, h, w)
     size: tuple[int, int]  # height and width of the images
+
+    def first(self, count: int) -> Encoded:
+        """The first `count` images only."""
+        return replace(self, embeddings=self.embeddings[:count])
 
     @torch.no_grad()
     def segment(
