@@ -596,8 +596,8 @@ for row in tuned_rows:
 
 # %% [markdown]
 # **The longer run**, from the store: three seeds (which ten images, the order, LoRA's start), more steps, more test images.
-# The learning rates were chosen on validation images of scanner C, once, and not on these test images. (A clinic with ten
-# labels has no such validation set. It would take the paper's rates, or split its ten.)
+# The learning rates come from a few tries on validation images of scanner C and an early, half-trained network, before any
+# of these test images was looked at. (A clinic with ten labels has no such validation set: it would take the paper's rates.)
 
 # %%
 tuning = newest([row for row in stored("medical.table") if row["params"].get("checkpoint") == CHECKPOINT], "method", "data", "prompt")

@@ -3,8 +3,8 @@
 `python -m seminar_utils.recipes.medical_table` measures them, minutes of one thread; the rows ship in
 `data/results/medical_table.jsonl`. "medical.table": Dice by method, data and prompt; "medical.looseness": Dice of
 LiteMedSAM and of the filled box by how loose the box is; "medical.pipeline": the same weights behind other
-pipelines. The settings of the fine-tuning were chosen on validation images of scanner C (`--choose`), never on
-test images.
+pipelines. The rates of the fine-tuning come from a few tries on validation images of scanner C (`--choose` makes
+more of them), never from test images.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .sam import phantom_objects
 EXPERIMENT, LOOSENESS, PIPELINE = "medical.table", "medical.looseness", "medical.pipeline"
 CHECKPOINT, STRENGTH, LABELLED = "sam_tiny-phantoms-s0", 0.7, 10
 LOOSE = (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6)  # every side moves outwards by this share of the box's side
-TUNING = {  # chosen on validation images of scanner C
+TUNING = {  # rates: a few tries on validation images of scanner C
     "decoder": SamConfig(epochs=60, batch_size=5, lr=1e-3, warmup=6, rounds=2, weight_decay=0.01),
     "LoRA": SamConfig(epochs=60, batch_size=5, lr=5e-3, warmup=6, rounds=2, weight_decay=0.01),
     "full": SamConfig(epochs=60, batch_size=5, lr=5e-4, warmup=6, rounds=2, weight_decay=0.01),
