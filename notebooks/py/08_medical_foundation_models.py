@@ -456,10 +456,11 @@ names = [f"phantom {i + 1}" for i in range(len(examples.images))]
 widgets.box_explorer(widgets.box_table(lite_saw["A and B"].first(len(names)), *examples, names, LOOSE))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## 4 · On real images: two laboratories, three kinds of microscopes
+# ## 4 · On real images: two laboratories, two kinds of microscopes
 #
 # White blood cells from two laboratories (d1: one microscope and stain; d2: others; the third, d3, has no masks, so no Dice),
-# and one nucleus in images of three kinds of microscopy. LiteMedSAM was fine-tuned on none of them here. A few images
+# and the largest nucleus of images from fluorescence and from histology (in the third domain, bright field, no nucleus has
+# thirty pixels at this size). LiteMedSAM was fine-tuned on none of them here. A few images
 # live when the data is found, else from the store; the cell says which.
 
 # %%

@@ -112,7 +112,7 @@ def largest_part(masks: np.ndarray, least: int = 30) -> tuple[np.ndarray, np.nda
 
 
 def real_tasks(count: int) -> dict[str, Task]:
-    """Blood cells and their nuclei in two laboratories, and one nucleus of each of three kinds of microscopy.
+    """Blood cells and their nuclei in two laboratories, and the largest nucleus of images of other microscopes.
 
     Raises SeminarError when the files are not there (neither ships with the course).
     """
