@@ -310,10 +310,13 @@ figures.grouped_bars(["\n".join(group) for group in groups], series, ylabel="Dic
 
 # %% [markdown]
 # SAM's pipeline in front of weights that were trained on [0, 1] is the mistake that people make, because both models share
-# their code. The mean is subtracted, the range becomes five times as wide, and Dice falls, silently. MedSAM's and
-# LiteMedSAM's pipelines differ by little here, or not at all, because these images are square and nothing is squashed: **a mistake
-# that costs nothing on your test images can cost much on the next ones.** In the package every model carries its own pipeline
-# (`model.transform`), so that it cannot be forgotten.
+# their code. The mean is subtracted, the range becomes five times as wide, and Dice falls, silently.
+#
+# MedSAM's and LiteMedSAM's pipelines differ for square images in the interpolation only. Where nothing is enlarged
+# (`sam_tiny` reads 64 pixels as they are) no image differs. For cells, enlarged from 96 pixels to 256, cubic splines instead
+# of areas are enough to cost points: read that line, and its interval. **A mistake that costs nothing on your
+# test images can cost much on the next ones.** In the package every model carries its own pipeline (`model.transform`), so
+# that it cannot be forgotten.
 
 # %% [markdown] slideshow={"slide_type": "subslide"} notes="Draw the Hounsfield axis on the board from -1000 to 1000 and mark air, lung, fat, water, liver, bone. Put the two windows on it as bars. Then ask what the lung nodule looks like in each."
 # ### CT: the window decides what can be found
