@@ -443,8 +443,9 @@ gap = dice_each(few["A and B"].masks, lite_saw["A and B"].segment(boxes=whole)) 
 print(f"LiteMedSAM, tight boxes whose last pixel is whole, against boxes that end at its index: {in_words(over_images(gap))}")
 
 # %% [markdown]
-# Four things to see. **The model's lead over the box grows as the box gets looser**: the filled box falls fast, the model
-# slower. So a test with tight boxes only hides how useful the model is. **The tightest box need not be the best.**
+# Four things to see. **The model's lead over the box grows when the box gets a little looser**: the filled box falls fast,
+# the model slower. So a test with tight boxes only hides how useful the model is. (Not for ever: a blood cell nearly fills
+# its picture, and the loosest box around it holds everything and says nothing.) **The tightest box need not be the best.**
 # LiteMedSAM was trained with boxes that are a little too large. And small images have a trap of their own: a box
 # names its last pixel by that pixel's index, so that enlarged four times most of this pixel lies outside; the last
 # printed line says what that costs. **A box that cuts into the object** is bad for LiteMedSAM, which was never shown
@@ -514,7 +515,7 @@ figures.grouped_bars([data.replace(" ", "\n", 1) for data in REAL], series, ylab
 # Read the last column of the table, not the Dice. Where it says "NOT distinguishable", or is negative, the model added
 # nothing to what the user had drawn. Three more things.
 #
-# **The point column** is near zero on every data set: this is no shift, it is a prompt that was never trained.
+# **The point column** is next to nothing on every data set: this is no shift, it is a prompt that was never trained.
 #
 # **A nucleus lies inside its cell**, so a box around it holds two objects, and its lobes do not fill it. Compare its lead
 # over the box with that of the cell, laboratory by laboratory: a box is not free of ambiguity either.
