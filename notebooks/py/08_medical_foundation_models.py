@@ -648,15 +648,16 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 plt.show()
 
 # %% [markdown]
-# * **The decoder alone hardly helps.** It reads what the encoder gives, and on scanner C the encoder's codes are wrong. The
-#   cheapest recipe suits a new *task* behind good codes; here the *images* are new.
+# * **The decoder alone helps least on C.** It reads what the frozen encoder gives, and there the encoder's codes are poor.
+#   The cheapest recipe suits a new *task* behind good codes; here the *images* are new. And it is no gentle method: it is
+#   the same decoder that served A and B, so look what it loses there. "Few numbers move" is not "little is forgotten".
 # * **LoRA and full fine-tuning** bring back most of what was lost, from ten images. Look which of the two is ahead by box
 #   and which by point, and whether their intervals over three seeds let you say it.
-# * **Forgetting** is in the rows of A and B: the change against before, for each method. Whatever it is, with LoRA the old
-#   network is not lost: take the corrections out and it is there again, bit by bit. A hospital with two scanners stores one
-#   network and a small file for the second.
-# * **And the filled box?** Read the last block. A model that was "rescued" on the new scanner and still does not beat the
-#   box around the lesion has not been rescued. By *point*, where no box helps, the same tuning is worth much more.
+# * **Forgetting** is in the rows of A and B: the change against before. LoRA is no vaccine against it; read its interval.
+#   But with LoRA the old network is not gone: take the corrections out and it is there again, bit by bit. A hospital with
+#   two scanners stores one network and a small file for the second.
+# * **And the filled box?** Read the last block. A model that was "rescued" on the new scanner and does not beat the box
+#   around the lesion has not been rescued. By *point*, where no box helps, the same tuning is worth much more.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · BiomedCLIP and CLIP: the same idea, other towers
