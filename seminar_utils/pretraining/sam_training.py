@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from ..models.sam import Sam
 from ..models.sam_transforms import SamTransform
 from ..runtime import SeminarError
+from .crops import blur, jitter
 from .dino_training import parameter_groups
 from .mae_training import half_cosine
 from .resume import (
@@ -47,7 +48,8 @@ class SamConfig:
     """The settings of a run; `lr` is the peak rate, `warmup` counts epochs, `rounds` the prompts in a row.
 
     by_box: the share of the batches whose first prompt is a box, the others begin with a point; jitter: see
-    `sam.jitter_boxes`. (SAM: 11 rounds, lr 8e-4, decay 0.1, 256 images a batch, half boxes.)
+    `sam.jitter_boxes`; intensity: see `vary` (0: images as they are; a frozen encoder always sees them so).
+    (SAM: 11 rounds, lr 8e-4, decay 0.1, 256 images a batch, half boxes.)
     """
 
     epochs: int = 20
@@ -59,15 +61,17 @@ class SamConfig:
     rounds: int = 3
     by_box: float = 0.5
     jitter: float = 0.1
+    intensity: float = 0.0
     seed: int = 0
     loss: MaskLoss = field(default_factory=MaskLoss)
 
     def __post_init__(self):
         whole = self.epochs >= 1 and self.batch_size >= 1 and self.rounds >= 1
-        if not whole or self.lr <= 0 or not 0 <= self.by_box <= 1 or self.jitter < 0:
+        shares = 0 <= self.by_box <= 1 and 0 <= self.intensity <= 1
+        if not whole or self.lr <= 0 or not shares or self.jitter < 0:
             raise SeminarError(
-                "SAM needs epochs, batch_size and rounds >= 1, lr > 0, by_box in [0, 1] and jitter >= 0, "
-                f"got {self}"
+                "SAM needs epochs, batch_size and rounds >= 1, lr > 0, by_box and intensity in [0, 1] and "
+                f"jitter >= 0, got {self}"
             )
 
 
@@ -118,6 +122,15 @@ def embed_all(model: Sam, images: Tensor, batch_size: int = 32) -> Tensor:
     return torch.cat([model.encode(part.to(device)).cpu() for part in images.split(batch_size)])
 
 
+def vary(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Images (B, C, S, S) in [0, 1] as other machines might give them: brightness, contrast, blur, noise."""
+    if not strength:
+        return x
+    x = blur(jitter(x, strength, strength, 0.8, generator), (0.1, 2 * strength), 0.5, generator)
+    spread = strength / 4 * torch.rand(len(x), 1, 1, 1, generator=generator)  # of the noise, (B, 1, 1, 1)
+    return (x + (spread * torch.randn(x.shape, generator=generator)).to(x)).clamp(0, 1)
+
+
 def batches(count: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
     """Shuffled indices of an epoch; the last batch may be short."""
     yield from torch.randperm(count, generator=generator).split(batch_size)
@@ -146,7 +159,8 @@ def train_epoch(
         options = {"rounds": config.rounds, "by_box": by_box, "generator": generator, "jitter": config.jitter}
         with mixed_precision(device):
             if embeddings is None:
-                embedded = model.encode(objects.images[chosen].to(device))  # (B, D, h, w)
+                x = vary(objects.images[chosen].to(device), config.intensity, generator)
+                embedded = model.encode(x)  # (B, D, h, w)
             else:
                 embedded = embeddings[chosen].to(device)
             loss = interactive_loss(

@@ -12,10 +12,11 @@ from ..data import load
 from ..data.dataset import ImageSet
 from ..evaluation.intervals import bootstrap_interval
 from ..evaluation.prompted import dice_by_prompt
+from ..models import create_model
 from ..pretraining.sam_training import Objects, SamConfig, fit_sam, make_objects
 from .base import Measured, Recipe, Sets
 
-WATCHED, TESTED = 100, 1000  # validation images looked at after each epoch; test images at the end
+WATCHED, TESTED = 100, 300  # validation images looked at after each epoch; test images at the end
 
 
 def lesion_and_organ(images: ImageSet) -> np.ndarray:
@@ -54,9 +55,15 @@ class PromptableTraining(Recipe):
                     found[name] = bootstrap_interval(scores, statistic=np.mean)
         return {k: v.mean for k, v in found.items()}, {k: [v.low, v.high] for k, v in found.items()}
 
+    def extras(self, sets: Sets) -> dict[str, Any]:
+        """What reads an image alone: masks need prompts, too."""
+        return {"method": "encode"}
+
     def outputs(self, arguments: dict[str, Any], sets: Sets) -> list[list[int]]:
-        """For one prompt on an image: a mask as logits, and its guessed IoU."""
-        return [[1, self.size, self.size], [1]]
+        """The embedding of an image, which the decoder then reads with each prompt."""
+        encoder = create_model("sam_tiny", **arguments).image_encoder
+        side = self.size // encoder.stride
+        return [[encoder.out_chans, side, side]]
 
 
 SAM_RECIPES: dict[str, Recipe] = {
@@ -64,7 +71,7 @@ SAM_RECIPES: dict[str, Recipe] = {
         "sam_tiny",
         "phantoms",
         64,
-        SamConfig(epochs=10, batch_size=16),
+        SamConfig(epochs=12, batch_size=16, intensity=0.4),
         {"img_size": 64},
         {"scanner": "AB", "n": 3000},
     ),

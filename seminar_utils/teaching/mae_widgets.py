@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.mae import MaskedAutoencoder
+from ..models.mae import MaskedAutoencoder, patchify, random_masking, unpatchify
 from ..runtime import SeminarError
 from .explore import explore
 from .style import CourseFigure, draw_picture, new_figure, panels, styled
@@ -29,6 +29,15 @@ class MaskStop:
 
 
 MaskTable = Mapping[float, MaskStop]
+
+
+def hide_patches(images: Tensor, ratio: float, p: int, seed: int = 0) -> Tensor:
+    """Images (B, C, H, W) with a share of their p x p patches white; a larger ratio hides more of the same."""
+    patches = patchify(images, p)  # (B, N, p * p * C)
+    noise = torch.rand(patches.shape[:2], generator=torch.Generator().manual_seed(seed))
+    _, mask, _ = random_masking(patches, ratio, noise)
+    grid = images.shape[-2] // p, images.shape[-1] // p
+    return unpatchify(patches.masked_fill(mask[:, :, None].bool(), 1.0), p, grid)
 
 
 def mask_table(model: MaskedAutoencoder, image: Tensor, ratios: Sequence[float], seed: int = 0) -> MaskTable:

@@ -14,10 +14,12 @@ import numpy as np
 
 from ..runtime import SeminarError
 from .attention_widgets import class_attention, head_explorer, head_figure, head_grid
+from .click_prompts import Prompt, prompt_gallery
+from .click_widgets import ClickSession, click_segmenter
 from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_static, prompt_table
 from .explore import explore
 from .figures import draw_lines
-from .mae_widgets import mask_explorer, mask_figure, mask_static, mask_table
+from .mae_widgets import hide_patches, mask_explorer, mask_figure, mask_static, mask_table
 from .medical_widgets import box_explorer, box_figure, box_static, box_table
 from .model_widgets import (
     depth_figure,
@@ -31,18 +33,22 @@ from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styl
 from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_figure, window_static
 
 __all__ = [
+    "ClickSession",
     "DialTable",
+    "Prompt",
     "box_explorer",
     "box_figure",
     "box_static",
     "box_table",
     "class_attention",
+    "click_segmenter",
     "cyclic_shift",
     "PromptTable",
     "depth_figure",
     "depth_static",
     "explore",
     "failure_explorer",
+    "hide_patches",
     "failure_figure",
     "failure_grid",
     "head_explorer",
@@ -56,6 +62,7 @@ __all__ = [
     "patch_figure",
     "patch_static",
     "prompt_figure",
+    "prompt_gallery",
     "prompt_playground",
     "prompt_static",
     "prompt_table",

@@ -2,36 +2,17 @@
 
 import json
 import os
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 
 import psutil
 import pytest
+from lab_server import TOKEN, get, serving_lab
 from lessons_for_tests import write_lesson
 
 from seminar_utils import runtime
 from seminar_utils.teaching import lab, notebooks
-from seminar_utils.teaching.kernels import kill_tree
 
-TOKEN = "a-token-for-this-test"
 FIRST = f"notebooks/{lab.FIRST}.ipynb"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def get(url):
-    """(status, final address, body), redirections followed."""
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=20) as answer:
-            return answer.status, answer.url, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, url, ""
 
 
 @pytest.fixture(scope="module")
@@ -41,25 +22,8 @@ def server(tmp_path_factory, root):
     (checkout / "pyproject.toml").write_text((root / "pyproject.toml").read_text())
     folder = write_lesson(checkout / "notebooks", lab.FIRST)
     notebooks.sync(lab.FIRST, folder)
-    port = free_port()
-    env = {**os.environ, "JUPYTER_TOKEN": TOKEN, "JUPYTER_CONFIG_DIR": str(checkout / "config")}
-    command = lab.lab_command(checkout, port, browser=False)
-    with open(checkout / "log", "wb") as log:
-        process = subprocess.Popen(
-            command, cwd=checkout, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, (checkout / "log").read_text()
-            try:
-                if get(f"http://127.0.0.1:{port}/api")[0] == 200:
-                    break
-            except OSError:
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}", checkout, psutil.Process(process.pid)
-    finally:
-        kill_tree(psutil.Process(process.pid))
+    with serving_lab(checkout) as (address, process):
+        yield address, checkout, process
 
 
 def test_the_first_lesson_opens_with_the_token(server):

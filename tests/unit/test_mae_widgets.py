@@ -64,3 +64,13 @@ def test_bad_input_is_told(table, image):
         widgets.mask_explorer({})
     with pytest.raises(SeminarError, match="inside"):
         widgets.mask_table(create_model("mae_tiny"), image, (1.0,))
+
+
+def test_hidden_patches_are_white_and_only_grow(image):
+    before = torch.zeros(1, 32, 32, dtype=torch.bool)
+    for ratio in RATIOS:
+        hidden = widgets.hide_patches(image[None], ratio, 4)[0]
+        white = hidden != image
+        assert (hidden[white] == 1).all() and white.sum() == 16 * (64 - int(64 * (1 - ratio)))
+        assert not (before & ~white).any()
+        before = white

@@ -25,6 +25,7 @@ from seminar_utils.pretraining.sam_training import (
     target_masks,
     train_what_moves,
     tune_decoder,
+    vary,
 )
 from seminar_utils.runtime import SeminarError
 
@@ -210,6 +211,16 @@ def test_frozen_batchnorm_keeps_its_statistics():
     assert [module.training for module in net] == [False, False, True]
 
 
+def test_images_vary_within_their_range_each_by_its_own_draw():
+    x = torch.full((4, 1, 16, 16), 0.5)
+    assert vary(x, 0.0, torch.Generator()) is x
+    varied = vary(x, 0.4, torch.Generator().manual_seed(0))
+    again = vary(x, 0.4, torch.Generator().manual_seed(0))
+    assert torch.equal(varied, again) and 0 <= varied.min() and varied.max() <= 1
+    means, spreads = varied.mean(dim=(1, 2, 3)), varied.std(dim=(1, 2, 3))
+    assert means.std() > 0.02 and 0 < spreads.min() and spreads.max() < 0.12 and spreads.std() > 0.005
+
+
 def test_bad_input(phantoms):
     images, masks = phantoms
     model = tiny()
@@ -223,3 +234,5 @@ def test_bad_input(phantoms):
         fit_sam(model.requires_grad_(False), make_objects(model, images, masks), SamConfig(), progress=False)
     with pytest.raises(SeminarError, match="rounds >= 1"):
         SamConfig(rounds=0)
+    with pytest.raises(SeminarError, match=r"intensity in \[0, 1\]"):
+        SamConfig(intensity=2)

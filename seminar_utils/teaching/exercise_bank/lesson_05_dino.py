@@ -19,7 +19,10 @@ def teacher_targets(teacher: Tensor, center: Tensor, temperature: float) -> Tens
 
 
 def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> nn.Module:
-    """theta_t = m theta_t + (1 - m) theta_s for every parameter, in place; returns the teacher (section 3.1)."""
+    """theta_t = momentum * theta_t + (1 - momentum) * theta_s for every parameter (section 3.1).
+
+    In place; buffers (BatchNorm's running statistics) are not averaged. Returns the teacher.
+    """
     with torch.no_grad():
         for slow, fast in zip(teacher.parameters(), student.parameters()):
             slow.mul_(momentum).add_(fast, alpha=1 - momentum)
@@ -86,7 +89,9 @@ def loss_cases() -> list[Case]:
 
 
 def both_nets(result: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Teacher and student afterwards."""
+    """Teacher and student afterwards, buffers included; what comes back must be the teacher itself."""
+    if result is not arguments["teacher"]:
+        raise WrongAnswer("return the teacher that was given, changed in place")
     nets = {name: dict(arguments[name].state_dict()) for name in ("teacher", "student")}
     parameters = [*arguments["teacher"].parameters(), *arguments["student"].parameters()]
     if any(p.grad_fn is not None for p in parameters):
@@ -95,7 +100,7 @@ def both_nets(result: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def ema_cases() -> list[Case]:
-    """One weight, momentum 0.9, 1 and 0, then a small network whose parameters want gradients."""
+    """One weight, momentum 0.9, 1 and 0, a small network whose parameters want gradients, one with BatchNorm."""
 
     def case(make_net: Any, momentum: float) -> Case:
         def make() -> dict[str, Any]:
@@ -109,7 +114,12 @@ def ema_cases() -> list[Case]:
     def net() -> nn.Module:
         return nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 2))
 
-    return [case(one, 0.9), case(one, 1.0), case(one, 0.0), case(net, 0.75)]
+    def with_buffers() -> nn.Module:
+        norm = nn.BatchNorm1d(2)
+        norm.running_mean.normal_()
+        return nn.Sequential(nn.Linear(2, 2), norm)
+
+    return [case(one, 0.9), case(one, 1.0), case(one, 0.0), case(net, 0.75), case(with_buffers, 0.5)]
 
 
 def monitor_cases() -> list[Case]:
@@ -153,8 +163,9 @@ EXERCISES = (
             "For each pair: the cross-entropy -sum_k t_k log p_k, mean over the images.",
             "Pairs in which both look at the same crop (0, 0) and (1, 1) are left out, also from the number of "
             "pairs by which you divide. Use log_softmax: log of a softmax underflows.",
-            "terms = [-(t * s.log_softmax(-1)).sum(-1).mean() for i, t in enumerate(targets.chunk(2)) "
-            "for j, s in enumerate(logits.split(B)) if i != j]; sum(terms) / len(terms)",
+            "B = len(targets) // 2; terms = [-(t * s.log_softmax(-1)).sum(-1).mean() "
+            "for i, t in enumerate(targets.chunk(2)) for j, s in enumerate(logits.split(B)) if i != j]; "
+            "return sum(terms) / len(terms)",
         ),
     ),
     Exercise(
@@ -169,9 +180,9 @@ EXERCISES = (
         hints=(
             "Momentum 1 means that the teacher stands still, momentum 0 that it is a copy of the student.",
             "Walk over both lists of parameters at once and change the teacher's IN PLACE, without recording it "
-            "for backward. The student stays as it is.",
+            "for backward. The student and the buffers stay as they are. Return the teacher.",
             "with torch.no_grad(): for slow, fast in zip(teacher.parameters(), student.parameters()): "
-            "slow.mul_(momentum).add_(fast, alpha=1 - momentum)",
+            "slow.mul_(momentum).add_(fast, alpha=1 - momentum); return teacher",
         ),
     ),
     Exercise(

@@ -28,7 +28,7 @@ def unshuffle(visible: Tensor, mask_token: Tensor, ids_restore: Tensor) -> Tenso
 
 
 def patch_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the hidden patches against normalised targets, one number.
+    """Mean squared error of the hidden patches of the whole batch against normalised targets, one number.
 
     pred, target (B, N, P); mask (B, N), 1 = hidden. Every target patch is normalised by its own mean and its own
     unbiased variance, to which 1e-6 is added before the root (arXiv 2111.06377, "Reconstruction target").
@@ -41,19 +41,20 @@ def patch_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def num_visible_cases() -> list[Case]:
     """Even divisions first, then fractions, then the paper's own size."""
     pairs = [(4, 0.5), (16, 0.25), (64, 0.75), (49, 0.75), (64, 0.9), (7, 0.5), (196, 0.75)]
+    pairs += [(49, 0.25), (196, 0.9)]  # where rounding, of what stays or of what is hidden, gives one more
     return [Case(lambda p=p: {"num_patches": p[0], "mask_ratio": p[1]}) for p in pairs]
 
 
-def _masking(batch: int, n: int, dim: int, ratio: float) -> Case:
+def _masking(batch: int, n: int, dim: int, ratio: float, dtype: torch.dtype = torch.float32) -> Case:
     def make() -> dict[str, object]:
-        tokens = torch.arange(float(batch * n * dim)).view(batch, n, dim)
+        tokens = torch.arange(float(batch * n * dim), dtype=dtype).view(batch, n, dim)
         return {"tokens": tokens, "mask_ratio": ratio, "noise": torch.rand(batch, n)}
 
     return Case(make)
 
 
 def random_masking_cases() -> list[Case]:
-    """Four patches with a noise that can be read, then more, then batches whose images differ."""
+    """Four patches with a noise that can be read, more, batches whose images differ; 3.5 of 7, in float64."""
     noise = [[0.3, 0.9, 0.1, 0.5]]
     read = Case(
         lambda: {
@@ -68,6 +69,7 @@ def random_masking_cases() -> list[Case]:
         _masking(3, 5, 2, 0.5),
         _masking(2, 16, 4, 0.25),
         _masking(2, 49, 3, 0.75),
+        _masking(2, 7, 2, 0.5, torch.float64),
     ]
 
 
@@ -108,7 +110,7 @@ def _patches(batch: int, n: int, pixels: int, flat: bool = False, scale: float =
 
 
 def patch_loss_cases() -> list[Case]:
-    """Two patches, one hidden; more; dim patches; a patch without any variance."""
+    """Two patches, one hidden; more; dim and flat patches; a nearly flat one; images that hide one and three."""
     read = Case(
         lambda: {
             "pred": torch.tensor([[[5.0, 5.0], [0.0, 1.0]]]),
@@ -116,7 +118,22 @@ def patch_loss_cases() -> list[Case]:
             "mask": torch.tensor([[0.0, 1.0]]),
         }
     )
-    return [read, _patches(1, 4, 4), _patches(3, 16, 16), _patches(2, 8, 9, scale=0.01), _patches(2, 8, 16, True)]
+    nearly_flat = Case(
+        lambda: {
+            "pred": torch.tensor([[[0.0, 1.0]]]),
+            "target": torch.tensor([[[0.5, 0.501]]]),
+            "mask": torch.ones(1, 1),
+        }
+    )
+    unequal = Case(
+        lambda: {
+            "pred": torch.arange(16.0).view(2, 4, 2) / 8,
+            "target": torch.tensor([0.0, 1.0, 1.0, 0.0, 0.2, 0.6, 0.5, 0.1]).view(1, 4, 2).expand(2, 4, 2),
+            "mask": torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]]),
+        }
+    )
+    more = [_patches(1, 4, 4), _patches(3, 16, 16), _patches(2, 8, 9, scale=0.01), _patches(2, 8, 16, True)]
+    return [read, nearly_flat, unequal, *more]
 
 
 EXERCISES = (

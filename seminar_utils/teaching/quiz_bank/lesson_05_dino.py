@@ -26,24 +26,24 @@ QUESTIONS = (
         "What does centring do, alone, without a low teacher temperature?",
         (
             Option("It prevents both collapses", "Each of the two needs the other."),
+            Option("It makes the distributions sharper", "Sharpening is the temperature's work."),
+            Option("Nothing, as softmax ignores shifts", "A shift by ONE number, yes; the centre has K of them."),
             Option(
                 "It keeps one prototype from winning everywhere, and pushes towards the uniform distribution",
                 "Subtracting the mean takes away what all images share; nothing then asks for a decision.",
                 right=True,
             ),
-            Option("It makes the distributions sharper", "Sharpening is the temperature's work."),
-            Option("Nothing, as softmax ignores shifts", "A shift by ONE number, yes; the centre has K of them."),
         ),
     ),
     Question(
         "Why are pairs left out in which teacher and student see the same crop?",
         (
-            Option("To save time", "Two of the pairs would hardly be noticed."),
             Option(
                 "Such a pair can be satisfied without knowing anything of the picture's content",
                 "Same pixels, nearly the same network: agreement comes for free. The task lies in ANOTHER view.",
                 right=True,
             ),
+            Option("To save time", "Two of the pairs would hardly be noticed."),
             Option("Because the teacher has no gradient", "It has none for any pair."),
             Option("Because local crops are smaller", "Local crops are never seen by the teacher at all."),
         ),
@@ -65,26 +65,26 @@ QUESTIONS = (
         "Your encoder reaches 0.60 by kNN. Before you praise the pre-training you look at",
         (
             Option("the training loss", "It depends on temperature and K, and says nothing about your classes."),
+            Option("the attention maps", "A picture that looks right is no measurement."),
+            Option("the number of parameters", "The random network has as many."),
             Option(
                 "the same probe on raw pixels and on the same network with random weights",
                 "Both cost nothing and are often surprisingly good; only what lies above them was learnt.",
                 right=True,
             ),
-            Option("the attention maps", "A picture that looks right is no measurement."),
-            Option("the number of parameters", "The random network has as many."),
         ),
     ),
     Question(
         "Your views differ in brightness and colour by a random jitter. What will the features do?",
         (
             Option("Learn colours better", "Two views that must agree have different colours."),
+            Option("Nothing in particular", "The choice of views is nearly all the supervision there is."),
             Option(
                 "Ignore what the augmentation changes, whether you need it or not",
                 "Invariance is what the pairs ask for. If tone is your diagnosis, you have just trained it away.",
                 right=True,
             ),
-            Option("Nothing in particular", "The choice of views is nearly all the supervision there is."),
-            Option("Collapse", "Augmentation alone does not cause it."),
+            Option("Collapse", "It makes agreement harder; collapse it need not be."),
         ),
     ),
 )

@@ -22,8 +22,8 @@ QUESTIONS = (
             Option("Because the decoder does not output visible ones", "It does output all patches."),
             Option("To save time", "The saving is a subtraction and a square: nothing."),
             Option(
-                "Because copying a visible patch needs no understanding and would take a share of the effort",
-                "The paper finds it slightly better by ablation; in BERT's masked words it is the same idea.",
+                "Because the paper found the features slightly better so",
+                "'Purely result-driven', about half a point; that copying needs no understanding is a reading.",
                 right=True,
             ),
             Option("Because visible patches have no target", "Their pixels are known, so they could be one."),

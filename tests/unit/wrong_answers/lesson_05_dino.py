@@ -58,6 +58,18 @@ def lost_in_a_name(teacher, student, momentum):
     return teacher
 
 
+def returns_nothing(teacher, student, momentum):
+    ema()(teacher, student, momentum)
+
+
+def buffers_too(teacher, student, momentum):
+    with torch.no_grad():
+        for slow, fast in zip(teacher.state_dict().values(), student.state_dict().values()):
+            if slow.is_floating_point():
+                slow.mul_(momentum).add_(fast, alpha=1 - momentum)
+    return teacher
+
+
 def recorded(teacher, student, momentum):
     for slow, fast in zip(teacher.parameters(), student.parameters()):
         slow.mul_(momentum).add_(fast, alpha=1 - momentum)
@@ -105,6 +117,8 @@ WRONG = {
         "in a copy": in_a_copy,
         "lost in a name": lost_in_a_name,
         "recorded for backward": recorded,
+        "returns nothing": returns_nothing,
+        "buffers too": buffers_too,
     },
     "dino.entropy_monitor": {
         "0 log 0": monitor(log=lambda p: -p * p.log()),

@@ -5,13 +5,22 @@ import math
 import torch
 
 
-def masking(descending=False, once=False, shuffled_mask=False, inverted=False, one_for_all=False, sort_kept=False):
+def masking(
+    descending=False,
+    once=False,
+    shuffled_mask=False,
+    inverted=False,
+    one_for_all=False,
+    sort_kept=False,
+    whole=int,
+    dtype=None,
+):
     def random_masking(tokens, mask_ratio, noise):
-        keep = int(tokens.shape[1] * (1 - mask_ratio))
+        keep = whole(tokens.shape[1] * (1 - mask_ratio))
         noise = noise[:1].expand_as(noise) if one_for_all else noise
         order = noise.argsort(dim=1, descending=descending)
         ids_restore = order if once else order.argsort(dim=1)
-        mask = (ids_restore >= keep).to(tokens.dtype)
+        mask = (ids_restore >= keep).to(dtype or tokens.dtype)
         if shuffled_mask:
             mask = torch.ones_like(mask)
             mask[:, :keep] = 0
@@ -30,7 +39,7 @@ def masking_by_scatter(tokens, mask_ratio, noise):
     batch, n, _ = tokens.shape
     order = torch.sort(noise, dim=1).indices
     keep = math.floor(n * (1 - mask_ratio))
-    mask = torch.ones(batch, n).scatter(1, order[:, :keep], 0.0)
+    mask = torch.ones(batch, n, dtype=tokens.dtype).scatter(1, order[:, :keep], 0.0)
     places = torch.arange(n).expand(batch, n)
     ids_restore = torch.empty_like(order).scatter(1, order, places)
     return tokens[torch.arange(batch)[:, None], order[:, :keep]], mask, ids_restore
@@ -73,15 +82,25 @@ def unshuffle_by_index(visible, mask_token, ids_restore):
     return torch.stack([row[order] for row, order in zip(tokens, ids_restore)])
 
 
+EPS = {
+    "variance": lambda var: (var + 1e-6).sqrt(),
+    "root": lambda var: var.sqrt() + 1e-3,
+    "same beside the root": lambda var: var.sqrt() + 1e-6,
+    "none": lambda var: var.sqrt(),
+}
+
+
 def loss(which="hidden", unbiased=True, eps="variance", normalise=True, divide="hidden", pixels="mean", axis=-1):
     def patch_loss(pred, target, mask):
         if normalise:
             mean = target.mean(axis, keepdim=True)
             var = target.var(axis, keepdim=True, unbiased=unbiased)
-            target = (target - mean) / ((var + 1e-6).sqrt() if eps == "variance" else var.sqrt() + 1e-3)
+            target = (target - mean) / EPS[eps](var)
         error = (pred - target).square()
         error = error.sum(-1) if pixels == "sum" else error.mean(-1)
         weight = {"hidden": mask, "visible": 1 - mask, "all": torch.ones_like(mask)}[which]
+        if divide == "image by image":
+            return ((error * weight).sum(1) / weight.sum(1)).mean()
         return (error * weight).sum() / (weight.sum() if divide == "hidden" else weight.numel())
 
     return patch_loss
@@ -99,6 +118,8 @@ WRONG = {
         "the hidden ones": lambda n, r: int(n * r),
         "rounded up": lambda n, r: math.ceil(n * (1 - r)),
         "hidden ones cut off instead": lambda n, r: n - int(n * r),
+        "hidden ones rounded": lambda n, r: n - int(n * r + 0.5),
+        "rounded": lambda n, r: round(n * (1 - r)),
         "no whole number": lambda n, r: n * (1 - r),
     },
     "mae.random_masking": {
@@ -108,6 +129,8 @@ WRONG = {
         "1 = visible": masking(inverted=True),
         "one mask for the batch": masking(one_for_all=True),
         "kept ones sorted, the way back not": masking(sort_kept=True),
+        "rounded": masking(whole=round),
+        "always float32": masking(dtype=torch.float32),
         "keeps what it should hide": keeps_what_it_should_hide,
         "cut off from the tokens": lambda t, r, n: masking()(t.detach(), r, n),
     },
@@ -125,6 +148,9 @@ WRONG = {
         "visible patches": loss(which="visible"),
         "biased variance": loss(unbiased=False),
         "epsilon beside the root": loss(eps="root"),
+        "1e-6 beside the root": loss(eps="same beside the root"),
+        "no epsilon": loss(eps="none"),
+        "mean of the images' means": loss(divide="image by image"),
         "not normalised": loss(normalise=False),
         "divided by all patches": loss(divide="all"),
         "sum over pixels": loss(pixels="sum"),
