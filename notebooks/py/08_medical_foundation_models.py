@@ -621,7 +621,7 @@ for name, model in (("as trained", tiny), ("decoder tuned", tuned)):
 # of these test images was looked at. (A clinic with ten labels has no such validation set: it would take the paper's rates.)
 
 # %%
-tuning = newest([row for row in stored("medical.table") if row["params"].get("checkpoint") == CHECKPOINT], "method", "data", "prompt")
+tuning = newest([row for row in stored("medical.table") if row["params"].get("tuned_on") == NEW], "method", "data", "prompt")
 METHODS = ("as trained", "decoder", "LoRA", "full")
 
 
