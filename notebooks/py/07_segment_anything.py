@@ -735,7 +735,7 @@ plt.show()
 # unseen scanner looks like.
 #
 # **What decided how far it carries?** The same training was run once more with one change: images as scanners A and B
-# give them, their brightness, contrast, blur and noise not varied. Its weights do not ship, its row does.
+# give them, their brightness, contrast, blur and noise not varied. (Lesson 08 takes that network and tries to repair it.)
 
 # %%
 for checkpoint in ("sam_tiny-phantoms-s0", "sam_tiny_plain-phantoms-s0"):

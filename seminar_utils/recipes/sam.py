@@ -78,6 +78,6 @@ ON_PHANTOMS = PromptableTraining(
 
 SAM_RECIPES: dict[str, Recipe] = {
     "sam_tiny-phantoms": ON_PHANTOMS,
-    # The control of lesson 07, whose row ships and whose weights do not: images of the two scanners as they are.
+    # The control of lesson 07 and the specialist of lesson 08: images of the two scanners as they are.
     "sam_tiny_plain-phantoms": replace(ON_PHANTOMS, config=replace(ON_PHANTOMS.config, intensity=0.0)),
 }
