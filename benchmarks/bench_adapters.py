@@ -3,9 +3,10 @@
 The aims: BatchNorm adaptation costs at most 1.05 x one forward pass, Tent at most 1.05 x one forward and one
 backward pass. The plain passes are those of the network as it was configured, with the batch's statistics and
 gradients for the same parameters: what is measured is what the adapter adds. (To measure the statistics costs
-something, too: the forward with the stored ones is printed beside.) Processor time of the course's small ResNet, 64
-images of 32 pixels, one thread; the median over rounds of the ratio within a round, so that other processes count
-little. Then the price of every method of the registry, in passes and kept memory. Ends with 1 if an aim is missed.
+something, too: the forward with the stored ones is printed beside.) Processor time of the course's small ResNet,
+64 images of 32 pixels, one thread; the median over rounds of the ratio within a round, so that other processes
+count little. Then the price of every method of the registry, in passes and kept memory. Ends with 1 if an aim is
+missed.
 """
 
 import os
