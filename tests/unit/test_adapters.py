@@ -228,6 +228,31 @@ def test_entropy_methods_adapt_segmentation_networks(build, norm, num_classes):
     assert torch.equal(method.model[3].weight, model[3].weight)  # the classifier is nobody's to move
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        Tent,
+        SHOTIM,
+        lambda m: ETA(m, e_margin=9.0),
+        lambda m: SAR(m, e_margin=9.0),
+        lambda m: MEMO(m, n_views=2),
+        lambda m: CoTTA(m, n_views=2),
+    ],
+)
+def test_a_classifier_with_a_single_logit_learns_too(build):
+    model = source_model("bn", 1)
+    method, x = build(model), batches(1)[0]
+    for _ in range(2):
+        assert method(x).shape == (8, 1)
+    assert not same_weights(method, model)
+
+
+@pytest.mark.parametrize("build", [T3A, LAME])
+def test_methods_that_compare_classes_want_two(build):
+    with pytest.raises(SeminarError, match="at least 2"):
+        build(source_model("bn", 1))(batches(1)[0])
+
+
 @pytest.mark.parametrize("build", [MEMO, CoTTA, T3A, LAME])
 def test_methods_that_need_one_answer_an_image_refuse_segmentation(build):
     with pytest.raises(SeminarError, match="classif"):
