@@ -26,7 +26,8 @@ class CoTTA(Adapter):
     weight of the student returns to its source value with probability `restore_rate`. Returns the TARGET, the
     teacher's logits from before the update.
 
-    Args: view: (x, number, generator) -> a view of x; default `random_views`. seed: of views and restoring.
+    Args: view: (x, number, generator) -> a view of x that keeps its class; default `random_views`. seed: of views
+    and restoring.
     Defaults: the paper's for CIFAR-10 (Adam 0.001, 0.999, 0.01, 0.92, 32 views; threshold 0.1 on ImageNet). Raises
     SeminarError for a rate outside its range, no view, or a model that does not classify images.
     """
