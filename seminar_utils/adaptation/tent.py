@@ -73,7 +73,7 @@ class Tent(Adapter):
     def adapt_batch(self, x: Tensor) -> Tensor:
         """Adapt on x (B, C, H, W) and return the logits (B, K) of the last forward."""
         if self.episodic:
-            self.reset()
+            self.restore()
         for _ in range(self.steps):
             logits = self.model(x)  # (B, K)
             loss = softmax_entropy(logits).mean()

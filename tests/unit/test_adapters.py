@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from seminar_utils.adaptation import BatchNormAdapt, Source, Tent, batch_statistics
+from seminar_utils.adaptation import Adapter, BatchNormAdapt, Source, Tent, batch_statistics
+from seminar_utils.adaptation.passes import count_passes
 from seminar_utils.models import create_model
 from seminar_utils.runtime import SeminarError
 
@@ -105,10 +106,70 @@ def test_small_batches_stay_finite(case, size):
     assert all(torch.isfinite(p).all() for p in method.model.parameters())
 
 
-def test_dtype_follows_the_model_and_the_logits_carry_no_graph(case):
+def test_dtype_follows_the_input_and_the_logits_carry_no_graph(case):
     _, method = case
     logits = method(batches(1)[0].double())
-    assert logits.dtype == torch.float32 and not logits.requires_grad
+    assert logits.dtype == torch.float64 and not logits.requires_grad
+    assert all(p.dtype == torch.float32 for p in method.model.parameters())
+
+
+def test_the_price_of_a_batch_is_reported(case):
+    _, method = case
+    with count_passes(method) as seen:
+        method(batches(1)[0])
+    cost = method.cost()
+    assert {name: cost[name] for name in vars(seen)} == vars(seen)
+    weights = sum(v.numel() * v.element_size() for v in method.model.state_dict().values())
+    assert cost["extra_mib"] * 2**20 >= weights  # the snapshot at least
+
+
+class Remembers(Adapter):
+    """Counts its batches in a buffer that no state dict saves, and in an attribute; draws random numbers."""
+
+    def forget(self):
+        self.count = 0
+
+    def adapt_batch(self, x):
+        self.count += 1
+        self.model.drift += 1
+        return self.model(x) + self.model.drift + torch.rand(1, generator=self.generator)
+
+
+def test_reset_restores_unsaved_buffers_own_memory_and_random_numbers_but_restore_goes_on_drawing():
+    model = source_model("bn")
+    model.register_buffer("drift", torch.zeros(1), persistent=False)
+    method, x = Remembers(model), batches(1)[0]
+    first, second = method(x), method(x)
+    method.restore()
+    assert method.model.drift == 0 and method.count == 0 and method.batches_seen == 2
+    assert not torch.equal(method(x), first) and not torch.equal(first, second)
+    method.reset()
+    assert method.batches_seen == 0 and method.cost()["forward"] == 0
+    assert torch.equal(method(x), first) and torch.equal(method(x), second)
+
+
+class Prepared(Adapter):
+    needs_source = True
+
+    def learn_source(self, batches):
+        self.mean = torch.cat([self.model(x) for x in batches]).mean()
+
+
+def test_fit_source_comes_first_and_outlives_a_reset():
+    method = Prepared(source_model("bn"))
+    with pytest.raises(SeminarError, match="fit_source"):
+        method(batches(1)[0])
+    assert method.fit_source(batches(2)) is method and method.source_images == 16
+    mean = method.mean
+    method(batches(1)[0])
+    method.reset()
+    assert method.mean is mean and method.source_images == 16 and method.batches_seen == 0
+    for build, message in [
+        (lambda: Prepared(source_model("bn")).fit_source([]), "got none"),
+        (lambda: Source(source_model("bn")).fit_source(batches(1)), "nothing from the source"),
+    ]:
+        with pytest.raises(SeminarError, match=message):
+            build()
 
 
 def test_source_equals_the_model_in_eval_mode():
