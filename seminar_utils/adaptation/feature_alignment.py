@@ -7,11 +7,11 @@ feature alignment); Sun and Saenko, Deep CORAL, 2016 (arXiv 1607.01719, eq. 1) f
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..runtime import SeminarError
 
@@ -34,8 +34,7 @@ def linear_mmd(mean_a: Tensor, mean_b: Tensor) -> Tensor:
     return (mean_a - mean_b).square().mean()
 
 
-@dataclass(frozen=True)
-class SourceMoments:
+class SourceMoments(NamedTuple):
     """What is kept of the source features: mean (d,), cov (d, d), and how far source batches lie apart by chance.
 
     `mean_coral`, `mean_mmd`: average distances between source batches; dividing by them makes a loss of 1 mean
@@ -51,9 +50,10 @@ class SourceMoments:
     def of(cls, batches: Iterable[Tensor], drop_first: bool = False) -> SourceMoments:
         """Moments of batches of features (n, d). Distances are those of the later batches to the first.
 
-        `drop_first`: leave the first batch out of mean and covariance, as the official code does (we see no reason,
-        so it is not our default). The distances shrink as batches grow: give batches as large as what is compared
-        with them at test time (batch and queue together). Raises SeminarError for fewer than two unlike batches.
+        `drop_first`: leave the first batch out of mean and covariance, as the official code does (we see no
+        reason, so it is not our default). The distances shrink as batches grow: give batches as large as what is
+        compared with them at test time (batch and queue together). Raises SeminarError for fewer than two unlike
+        batches.
         """
         batches = [batch.detach() for batch in batches]
         if len(batches) < 2 or any(len(batch) < 2 for batch in batches):
@@ -83,24 +83,27 @@ class SourceMoments:
         return coral(self.cov, covariance(features)) * (weight / self.mean_coral), by_mean
 
 
-class FeatureQueue:
+class FeatureQueue(nn.Module):
     """The last `length` features of past batches, first in, first out, without their gradients.
 
-    A small batch has poor moments; past features lend it theirs. `snapshot` is a COPY of what is there. The official
-    queue hands out its live storage instead: once the current batch is written, it counts twice (once with gradient,
-    once without) and the oldest batch is gone before it was used. There, too, nothing comes out until the queue is
-    full (`full`). Raises SeminarError for a length below 1 or for rows of another width.
+    A small batch has poor moments; past features lend it theirs. `snapshot` is a COPY of what is there. The
+    official queue hands out its live storage instead: once the current batch is written, it counts twice (once
+    with gradient, once without) and the oldest batch is gone before it was used. There, too, nothing comes out
+    until the queue is full (`full`). Raises SeminarError for a length below 1 or for rows of another width.
     """
 
     def __init__(self, length: int, dim: int):
         if length < 1 or dim < 1:
             raise SeminarError(f"a queue has length >= 1 and dim >= 1, got {length} and {dim}")
+        super().__init__()
         self.length, self.dim = length, dim
+        self.register_buffer("storage", torch.zeros(length, dim))
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self.storage, self.pointer, self.count = torch.zeros(self.length, self.dim), 0, 0
+        self.storage.zero_()
+        self.pointer, self.count = 0, 0
 
     def __len__(self) -> int:
         return self.count
@@ -115,9 +118,8 @@ class FeatureQueue:
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise SeminarError(f"this queue holds rows of {self.dim} numbers, got {tuple(features.shape)}")
         rows = features.detach()[-self.length :]
-        self.storage = self.storage.to(rows)
-        where = (self.pointer + torch.arange(len(rows), device=rows.device)) % self.length
-        self.storage[where] = rows
+        where = (self.pointer + torch.arange(len(rows), device=self.storage.device)) % self.length
+        self.storage[where] = rows.to(self.storage)
         self.pointer = (self.pointer + len(rows)) % self.length
         self.count = min(self.count + len(rows), self.length)
 

@@ -11,28 +11,26 @@ from torch import Tensor, nn
 
 from ..models.rotation import all_rotations, rotation_loss
 from ..models.two_heads import TwoHeads
-from ..runtime import SeminarError, unknown_name
-from .base import Adapter
-from .norm import norm_layers, use_batch_statistics
-
-BN_POLICIES = ("batch", "source")
+from ..runtime import SeminarError
+from .base import Adapter, build_optimizer
+from .norm import set_norm_policy
 
 
 class TTT(Adapter):
     """Minimise the rotation loss of the incoming images over the encoder, then classify them (section 2).
 
-    What moves: the encoder that both tasks share; `move_head` also opens the rotation head, as the official code does
-    unless told otherwise (the paper's formula moves the encoder alone, our default). Per batch, `steps` times: turn
-    every image to all four positions, forward, backward, SGD without momentum; then one forward of the upright
-    images. Online by default (the paper's "TTT-Online"); `episodic` starts each batch anew (plain TTT).
+    What moves: the encoder that both tasks share; `move_head` also opens the rotation head, as the official code
+    does unless told otherwise (the paper's formula moves the encoder alone, our default). Per batch, `steps`
+    times: turn every image to all four positions, forward, backward, SGD without momentum; then one forward of the
+    upright images. Online by default (the paper's "TTT-Online"); `episodic` starts each batch anew (plain TTT).
 
-    Ours: the paper adapts to one image at a time, on 32 random crops of it in random positions, for 10 steps (or 1,
-    online); here a batch is the unit, as for the other methods, and each image is seen in all positions. The paper
-    uses GroupNorm because a batch of one has no statistics. With BatchNorm, `bn` says which ones are used: "batch"
-    (then compare with BatchNorm adaptation of the SAME model, not with source) or "source".
+    Ours: the paper adapts to one image at a time, on 32 random crops of it in random positions, for 10 steps (or
+    1, online); here a batch is the unit, as for the other methods, and each image is seen in all positions. The
+    paper uses GroupNorm because a batch of one has no statistics. With BatchNorm, `policy` says which ones are
+    used: "batch" (then compare with BatchNorm adaptation of the SAME model, not with source) or "source".
 
-    Args: model: a TwoHeads trained with the rotation task. Raises SeminarError for any other model, for images that
-    are not square, steps < 1 or lr < 0. Default rate: the paper's.
+    Args: model: a TwoHeads trained with the rotation task. Raises SeminarError for any other model, for images
+    that are not square, steps < 1 or lr < 0. Default rate: the paper's.
     """
 
     returned = "logits of one more forward, after the last update"
@@ -44,18 +42,17 @@ class TTT(Adapter):
         steps: int = 1,
         episodic: bool = False,
         move_head: bool = False,
-        bn: str = "batch",
+        policy: str = "batch",
     ):
         check_prepared(model, "rotation", "TTT")
-        check_settings(steps, lr, bn)
-        self.lr, self.steps, self.episodic, self.move_head, self.bn = lr, steps, episodic, move_head, bn
+        check_settings(steps, lr)
+        self.lr, self.steps, self.policy = lr, steps, policy
+        self.episodic, self.move_head = episodic, move_head
         super().__init__(model)
 
     def configure(self) -> None:
-        """BatchNorm uses the statistics of the batch, if so asked."""
-        if self.bn == "batch":
-            for layer in norm_layers(self.model, ("bn",)).values():
-                use_batch_statistics(layer)
+        """BatchNorm uses the statistics that the policy names."""
+        set_norm_policy(self.model, self.policy)
 
     def parameters_to_adapt(self) -> dict[str, nn.Parameter]:
         """The shared encoder, and the rotation head if `move_head`."""
@@ -64,18 +61,16 @@ class TTT(Adapter):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """SGD without momentum or weight decay (official code)."""
-        return torch.optim.SGD(self.parameters_to_adapt().values(), lr=self.lr)
+        return build_optimizer("sgd", self.parameters_to_adapt(), self.lr, momentum=0.0)
 
     def adapt_batch(self, x: Tensor) -> Tensor:
         """Practise on x (B, C, S, S), then return the logits (B, K) of the moved encoder."""
         if self.episodic:
-            self.reset()
+            self.restore()
         turned, turns = all_rotations(x)  # (4B, C, S, S), (4B,)
         for _ in range(self.steps):
-            loss = rotation_loss(self.model(turned, auxiliary=True)[1], turns)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            loss = rotation_loss(self.model(turned, auxiliary=True)[0], turns)
+            self.descend(loss)
         with torch.no_grad():
             return self.model(x)
 
@@ -89,9 +84,7 @@ def check_prepared(model: nn.Module, task: str, method: str) -> None:
         )
 
 
-def check_settings(steps: int, lr: float, bn: str) -> None:
+def check_settings(steps: int, lr: float) -> None:
     """Raise SeminarError for settings that no training can have."""
     if steps < 1 or lr < 0:
         raise SeminarError(f"test-time training needs steps >= 1 and lr >= 0, got {steps} and {lr}")
-    if bn not in BN_POLICIES:
-        raise unknown_name("BatchNorm policy", bn, BN_POLICIES)

@@ -48,7 +48,7 @@ class LabelNetwork(nn.Module):
         self.class_code = nn.Parameter(torch.zeros(num_classes, 2 * dim))  # what a prototype alone cannot know
 
     def latent(self, features: Tensor, probs: Tensor) -> Normal:
-        """The Gaussian of w (K, dim): the prior for pseudo-label probabilities (B, K), the posterior for labels."""
+        """The Gaussian of w (K, dim): the prior for pseudo-labels (B, K), the posterior for one-hot labels."""
         if features.shape[1] != self.width or probs.shape != (len(features), self.num_classes):
             raise SeminarError(
                 f"this label network was made for features (B, {self.width}) and {self.num_classes} classes, "

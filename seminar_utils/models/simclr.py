@@ -32,7 +32,8 @@ def contrastive_loss(
     Loss: minus the log-softmax of similarity / temperature at the positives, the anchor itself left out, averaged
     over positives, then over anchors. `base_temperature` multiplies it by temperature / base_temperature; the
     official code of SupCon, and so of TTT++, has 0.07 there: at temperature 0.5 that is 7.14 times the plain loss,
-    a learning rate in disguise. Default: none, the plain loss. `first_view_only`: only view 0 of each is an anchor.
+    a learning rate in disguise. Default: none, the plain loss. `first_view_only`: only view 0 of each is an
+    anchor.
 
     Features are L2-normalised here. Raises SeminarError unless they are (B, V >= 2, d), or for a temperature <= 0.
     """
@@ -53,7 +54,9 @@ def contrastive_loss(
 def check_views(features: Tensor, labels: Tensor | None, temperature: float, base: float | None) -> None:
     """Raise SeminarError unless a contrastive loss can be computed."""
     if features.ndim != 3 or features.shape[1] < 2 or len(features) == 0:
-        raise SeminarError(f"a contrastive loss needs features (B, V, d) of V >= 2 views, got {tuple(features.shape)}")
+        raise SeminarError(
+            f"a contrastive loss needs features (B, V, d) of V >= 2 views, got {tuple(features.shape)}"
+        )
     if labels is not None and labels.shape != features.shape[:1]:
         raise SeminarError(f"one label an image: expected ({len(features)},), got {tuple(labels.shape)}")
     if temperature <= 0 or (base is not None and base <= 0):

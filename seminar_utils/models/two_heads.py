@@ -48,11 +48,11 @@ class TwoHeads(nn.Module):
         return self.backbone.embed(x)
 
     def forward(self, x: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) -> logits (B, K); with `auxiliary`: shared features (B, c) and outputs (B, d)."""
+        """Images (B, C, H, W) -> logits (B, K); with `auxiliary`: outputs (B, d) and shared features (B, c)."""
         if not auxiliary:
             return self.backbone(x)
         shared = self.backbone.forward_features(x, self.shared_stages)  # (B, c, h, w)
-        return shared.mean(dim=(2, 3)), self.head(shared)
+        return self.head(shared), shared.mean(dim=(2, 3))
 
     def encoder_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters both tasks use, by name: stem and shared stages."""
@@ -62,7 +62,7 @@ class TwoHeads(nn.Module):
 
 
 def resnet_small_rotation(num_classes: int = 6, in_chans: int = 1, norm: str = "bn") -> TwoHeads:
-    """The small ResNet with a rotation head: the last stage is doubled, the first two are shared (Sun et al., 3)."""
+    """The small ResNet with a rotation head: two stages shared, the last one doubled (Sun et al., section 3)."""
     backbone = resnet_small(num_classes, in_chans, norm)
     branch = copy.deepcopy(backbone.get_submodule(f"layer{backbone.num_stages}"))
     head = nn.Sequential(branch, MapMean(), nn.Linear(backbone.num_features, TURNS))

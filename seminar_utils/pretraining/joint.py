@@ -1,4 +1,4 @@
-"""Joint training: a classifier that learns a self-supervised task beside its own, so that the task can be asked later.
+"""Joint training: a classifier learns a self-supervised task beside its own, so that the task can be asked later.
 
 Sun et al., TTT, 2020 (arXiv 1909.13231, section 2, eq. 1): minimise the sum of both losses over encoder and both
 heads. Liu et al., TTT++, 2021 (NeurIPS, section 4.1): the same with SimCLR as the second task. The loop is
@@ -36,10 +36,13 @@ class JointConfig(TrainConfig):
             raise SeminarError(f"joint training needs auxiliary_weight >= 0 and temperature > 0, got {self}")
 
 
-def fit_joint(model: TwoHeads, train: Any, val: Any, config: JointConfig, **options: Any) -> list[dict[str, float]]:
+def fit_joint(
+    model: TwoHeads, train: Any, val: Any, config: JointConfig, **options: Any
+) -> list[dict[str, float]]:
     """Train both heads of `model` in place; returns the history, as `supervised.fit` does, with its options.
 
-    The best epoch is chosen by the classifier alone, on `val`. Raises SeminarError for a model without a second head.
+    The best epoch is chosen by the classifier alone, on `val`. Raises SeminarError for a model without a second
+    head.
     """
     check_two_heads(model)
     return fit(model, train, val, config, objective=joint_loss, **options)
@@ -57,7 +60,7 @@ def auxiliary_loss(model: TwoHeads, x: Tensor, config: JointConfig) -> Tensor:
     generator = torch.default_generator  # seeded anew in every epoch, so a resumed run draws the same
     if model.task == "rotation":
         turned, turns = random_rotations(x, generator)
-        return rotation_loss(model(turned, auxiliary=True)[1], turns)
+        return rotation_loss(model(turned, auxiliary=True)[0], turns)
     return simclr_loss(model, config.views(x, generator), config.temperature)
 
 
@@ -86,7 +89,7 @@ def rotation_accuracy(model: TwoHeads, x: Tensor, batch_size: int = 256) -> floa
     right = 0
     for batch in x.split(batch_size):
         turned, turns = all_rotations(batch)
-        right += (model(turned, auxiliary=True)[1].argmax(dim=1) == turns).sum().item()
+        right += (model(turned, auxiliary=True)[0].argmax(dim=1) == turns).sum().item()
     return right / (4 * len(x))
 
 

@@ -1,6 +1,7 @@
 """SimCLR's two views, and its loss as the second task of a classifier.
 
-Chen et al., 2020 (arXiv 2002.05709, section 3 and appendix A). The loss and the projection head: `models/simclr.py`.
+Chen et al., 2020 (arXiv 2002.05709, section 3 and appendix A). The loss and the projection head:
+`models/simclr.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .crops import blur, jitter, random_resized_crop
 class TwoViews:
     """How an image is shown twice: a crop, perhaps mirrored, of other brightness, contrast and sharpness.
 
-    The paper's strongest pair is crop with colour; grey medical images leave brightness and contrast. `scale` is the
-    range of the crops' share of the area (the paper: .08 to 1, for photographs with the object in the middle),
+    The paper's strongest pair is crop with colour; grey medical images leave brightness and contrast. `scale` is
+    the range of the crops' share of the area (the paper: .08 to 1, for photographs with the object in the middle),
     `probability` how often brightness and contrast change, `blur` how often, `sigma` how wide in pixels. The views
     decide what the features forget: with strong jitter, the very shift that a scanner makes.
     """
@@ -51,5 +52,5 @@ class TwoViews:
 
 def simclr_loss(model: TwoHeads, views: Tensor, temperature: float = 0.5) -> Tensor:
     """The contrastive loss of the views (2B, C, S, S) behind the projection head."""
-    _, projected = model(views, auxiliary=True)  # (2B, d)
+    projected, _ = model(views, auxiliary=True)  # (2B, d)
     return contrastive_loss(torch.stack(projected.chunk(2), dim=1), temperature=temperature)  # of (B, 2, d)

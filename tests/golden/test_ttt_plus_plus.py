@@ -87,7 +87,9 @@ def test_official_queue_with_its_bug(data, number):
     close(batch.grad, data[f"{key}:grad_features"])
 
 
-@pytest.mark.parametrize("number", [n for n in pushes() if f"out:push{n}:if_queue_were_copied:loss_mmd" in golden(CASE)])
+@pytest.mark.parametrize(
+    "number", [n for n in pushes() if f"out:push{n}:if_queue_were_copied:loss_mmd" in golden(CASE)]
+)
 def test_departure_our_queue_is_copied_first(data, number):
     """Our order: copy, use, enter. The current batch counts once."""
     queue, key = replayed(data, number), f"out:push{number}"
@@ -103,8 +105,7 @@ def test_departure_our_queue_is_copied_first(data, number):
 
 def replayed(data, number):
     """The queue as it is before push `number`."""
-    queue = FeatureQueue(int(data["hp:queue_length"]), data["in:target_batches"].shape[2])
-    queue.storage = queue.storage.double()
+    queue = FeatureQueue(int(data["hp:queue_length"]), data["in:target_batches"].shape[2]).double()
     for batch in data["in:target_batches"][:number]:
         queue.push(torch.from_numpy(batch))
     return queue
@@ -121,8 +122,8 @@ def test_contrastive_loss(data, variant):
     features = torch.from_numpy(data["in:contrastive:features"]).requires_grad_()
     labels = torch.from_numpy(data["in:contrastive:labels"]) if kind == "supcon" else None
     options = {"temperature": tau, "base_temperature": base, "first_view_only": kind == "simclr_one"}
-    # The official loss takes normalised features; ours normalises, which is undone in the gradient by asking for it
-    # at unit vectors: the part along the vector vanishes, so it is compared on the tangent.
+    # The official loss takes normalised features; ours normalises, which is undone in the gradient by asking for
+    # it at unit vectors: the part along the vector vanishes, so it is compared on the tangent.
     loss = contrastive_loss(features, labels, **options)
     close(loss, data[f"out:contrastive:{variant}:loss"])
     if f"out:contrastive:{variant}:grad" in data:
