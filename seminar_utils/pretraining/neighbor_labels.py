@@ -5,7 +5,9 @@ cross-entropy of theta on one labelled scanner; (b) meta-target, another scanner
 drawn from the posterior q_phi(w | X', Y'), which sees the true labels; (c) inner step theta' = theta - inner_lr *
 gradient of CE(yhat, prediction); (d) outer loss CE(Y'; theta') + KL(q_phi || p_phi) over theta and phi: the labels
 are good if the step they cause is, and the prior, which sees no label, must learn to say the same. Ours: one
-optimiser, with its own rate for phi, instead of rates lambda1..3 without values.
+optimiser, with its own rate for phi, instead of rates lambda1..3 without values; and phi reads features and
+pseudo-labels without passing gradients to theta, as at test time, where the labels are a fixed target: so the
+divergence trains phi alone, and theta learns from (a) and from the outcome of the step.
 """
 
 from __future__ import annotations
@@ -132,7 +134,7 @@ def meta_target_loss(
     """Stages (b) to (d): cross-entropy of the true labels after the inner step, and KL(q || p), both scalars."""
     theta = dict(model.backbone.named_parameters())
     logits, features = model(x, with_features=True)  # (B, K), (B, D)
-    network, probs = model.label_network, logits.softmax(dim=1)  # (B, K)
+    network, features, probs = model.label_network, features.detach(), logits.detach().softmax(dim=1)  # (B, K)
     truth = F.one_hot(y, network.num_classes).to(probs)  # (B, K)
     prior, posterior = network.latent(features, probs), network.latent(features, truth)  # w: (K, d)
     labels = network.labels(features, sample(posterior, generator)).exp()  # (B, K)
@@ -169,20 +171,16 @@ def endless(part: Any, batch_size: int, seed: int, options: dict[str, Any]) -> I
 def build_optimizer(model: NeighborLabelNet, config: MetaConfig) -> torch.optim.AdamW:
     """AdamW; theta decays, phi does not."""
     groups = [
-        {"params": list(model.backbone.parameters()), "weight_decay": config.weight_decay, "scale": 1.0},
-        {
-            "params": list(model.label_network.parameters()),
-            "weight_decay": 0.0,
-            "scale": config.label_lr / config.lr,
-        },
+        {"params": list(model.backbone.parameters()), "weight_decay": config.weight_decay, "peak": config.lr},
+        {"params": list(model.label_network.parameters()), "weight_decay": 0.0, "peak": config.label_lr},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW([{**group, "lr": group["peak"]} for group in groups])
 
 
 def set_rate(optimizer: torch.optim.Optimizer, config: MetaConfig, epoch: float) -> None:
     """The rates at a fractional epoch: short warm-up, then half a cosine."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, epoch) * group["scale"]
+        group["lr"] = learning_rate(config, epoch) / config.lr * group["peak"]
 
 
 @torch.no_grad()
