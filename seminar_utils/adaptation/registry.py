@@ -19,12 +19,15 @@ from .cotta import CoTTA
 from .eata import EATA, ETA
 from .lame import LAME
 from .memo import MEMO
+from .neighbor_labels import NeighborLabels
 from .norm import BatchNormAdapt
 from .rdumb import RDumb, TentReset
 from .sar import SAR
 from .shot import SHOTIM
 from .t3a import T3A
 from .tent import Tent
+from .ttt import TTT
+from .ttt_plus_plus import TTTPlusPlus
 
 METHODS: dict[str, Callable[..., Adapter]] = {
     "source": Source,
@@ -40,6 +43,9 @@ METHODS: dict[str, Callable[..., Adapter]] = {
     "shot_im": SHOTIM,
     "rdumb": RDumb,
     "tent_reset": TentReset,
+    "ttt": TTT,
+    "ttt_plus_plus": TTTPlusPlus,
+    "neighbor_labels": NeighborLabels,
 }
 
 
