@@ -1,4 +1,4 @@
-"""The last linear layer of a classifier, and the features it reads."""
+"""The last layer of a classifier, and the features it reads."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from ..runtime import SeminarError
 NAMES = ("fc", "head", "classifier", "heads.head")  # torchvision's and timm's
 
 
-def find_head(model: nn.Module, name: str | None = None) -> tuple[str, nn.Linear]:
-    """Name and layer of the linear classifier: `name`, or a usual name, or the last linear layer of all.
+def find_head(
+    model: nn.Module, name: str | None = None, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
+) -> tuple[str, nn.Module]:
+    """Name and layer of the classifier: `name`, or a usual name, or the last layer of these kinds.
 
-    Raises SeminarError when there is none.
+    kinds: with nn.Conv2d also the last convolution of a segmentation network. Raises SeminarError without one.
     """
-    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, kinds)}
     candidates = [name] if name is not None else [*NAMES, *list(layers)[-1:]]
     for candidate in candidates:
         if candidate in layers:
             return candidate, layers[candidate]
-    raise SeminarError(
-        f"a linear classifier was expected ({name or ', '.join(NAMES)}), got {list(layers) or 'none'}"
-    )
+    wanted = name or ", ".join(NAMES)
+    raise SeminarError(f"a classifier layer was expected ({wanted}), this model has {list(layers) or 'none'}")
 
 
 def features_and_logits(model: nn.Module, head: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:

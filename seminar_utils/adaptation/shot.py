@@ -57,7 +57,7 @@ class SHOTIM(Adapter):
 
     def parameters_to_adapt(self) -> dict[str, nn.Parameter]:
         """Everything but the classifier: the "hypothesis" stays where the source put it."""
-        frozen = find_head(self.model, self.head_name)[0] + "."
+        frozen = find_head(self.model, self.head_name, (nn.Linear, nn.Conv2d))[0] + "."
         found = {name: p for name, p in self.model.named_parameters() if not name.startswith(frozen)}
         if not found:
             raise SeminarError("SHOT moves the features, and this model has nothing but a classifier")
