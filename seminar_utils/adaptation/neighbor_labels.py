@@ -18,7 +18,6 @@ from ..models.neighbor_labels import NeighborLabelNet, sample
 from ..runtime import SeminarError, unknown_name
 from .base import Adapter, build_optimizer
 from .norm import set_norm_policy
-from .ttt import check_settings
 
 LABELS = ("sampled", "mean", "hard", "own")
 
@@ -55,7 +54,8 @@ class NeighborLabels(Adapter):
         seed: int = 0,
     ):
         check_label_network(model)
-        check_settings(samples, lr)
+        if samples < 1 or lr < 0:
+            raise SeminarError(f"neighbour labels need samples >= 1 and lr >= 0, got {samples} and {lr}")
         if labels not in LABELS:
             raise unknown_name("kind of labels", labels, LABELS)
         self.lr, self.labels, self.neighbors, self.samples = lr, labels, neighbors, samples

@@ -40,10 +40,11 @@ class TTTPlusPlus(Adapter):
     control is BatchNorm adaptation of this model.
 
     `fit_source(batches)` comes first: it takes the moments of source images, without labels. Or pass `source`, the
-    moments another adapter found (its attribute `source`): so a clinic gets numbers, not images. Args: views: a
-    function of (images, generator) to two views (2B, C, H, W), the ones the network was trained with
-    (`pretraining.simclr.TwoViews()`). Raises SeminarError for a network without projection head, moments that are
-    missing or of other widths, and bad settings.
+    moments another adapter found (its attribute `source`): so a clinic gets numbers, not images.
+
+    Args: views: a function of (images, generator) to two views (2B, C, H, W), the ones the network was trained
+    with, as `pretraining.simclr.TwoViews()`. Raises SeminarError for a network without projection head, moments
+    that are missing or of other widths, a contrast without views, and bad settings.
     """
 
     returned = "logits of one more forward, after the last update"
@@ -52,7 +53,7 @@ class TTTPlusPlus(Adapter):
     def __init__(
         self,
         model: nn.Module,
-        views: Callable[[Tensor, Generator], Tensor],
+        views: Callable[[Tensor, Generator], Tensor] | None = None,
         lr: float = 1e-3,
         steps: int = 1,
         contrast: float = 1.0,
@@ -67,6 +68,8 @@ class TTTPlusPlus(Adapter):
     ):
         check_prepared(model, "simclr", "TTT++")
         check_settings(steps, lr)
+        if views is None and contrast:
+            raise SeminarError("TTT++ contrasts views: give the training's, views=TwoViews(), or contrast=0")
         self.lr, self.steps, self.policy, self.views, self.seed = lr, steps, policy, views, seed
         self.contrast, self.temperature, self.wait_for_queue = contrast, temperature, wait_for_queue
         self.weights = {"features": align_features, "projections": align_projections}

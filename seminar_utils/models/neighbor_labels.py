@@ -89,7 +89,11 @@ class NeighborLabelNet(nn.Module):
         return (logits, features) if with_features else logits
 
 
+def with_label_network(backbone: ResNet, dim: int = 32) -> NeighborLabelNet:
+    """A ResNet classifier with a label network that fits it."""
+    return NeighborLabelNet(backbone, LabelNetwork(backbone.fc.in_features, backbone.fc.out_features, dim))
+
+
 def resnet_small_neighbors(num_classes: int = 6, in_chans: int = 1, norm: str = "bn") -> NeighborLabelNet:
     """The small ResNet with a label network."""
-    backbone = resnet_small(num_classes, in_chans, norm)
-    return NeighborLabelNet(backbone, LabelNetwork(backbone.num_features, num_classes))
+    return with_label_network(resnet_small(num_classes, in_chans, norm))

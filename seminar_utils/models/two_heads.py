@@ -61,16 +61,24 @@ class TwoHeads(nn.Module):
         return {name: p for name, p in self.named_parameters() if name.startswith(starts)}
 
 
-def resnet_small_rotation(num_classes: int = 6, in_chans: int = 1, norm: str = "bn") -> TwoHeads:
-    """The small ResNet with a rotation head: two stages shared, the last one doubled (Sun et al., section 3)."""
-    backbone = resnet_small(num_classes, in_chans, norm)
+def with_rotation_head(backbone: ResNet) -> TwoHeads:
+    """A ResNet with a rotation head: its last stage is doubled, those before are shared (TTT, section 3)."""
     branch = copy.deepcopy(backbone.get_submodule(f"layer{backbone.num_stages}"))
     head = nn.Sequential(branch, MapMean(), nn.Linear(backbone.num_features, TURNS))
     return TwoHeads(backbone, head, backbone.num_stages - 1, "rotation")
 
 
-def resnet_small_simclr(num_classes: int = 6, in_chans: int = 1, norm: str = "bn", dim: int = 32) -> TwoHeads:
-    """The small ResNet with a projection head of `dim` outputs; the whole encoder is shared (TTT++, figure 2)."""
-    backbone = resnet_small(num_classes, in_chans, norm)
+def with_projection_head(backbone: ResNet, dim: int = 32) -> TwoHeads:
+    """A ResNet with a projection head of `dim` outputs; the whole encoder is shared (TTT++, figure 2)."""
     head = nn.Sequential(MapMean(), *projection_head(backbone.num_features, dim))
     return TwoHeads(backbone, head, backbone.num_stages, "simclr")
+
+
+def resnet_small_rotation(num_classes: int = 6, in_chans: int = 1, norm: str = "bn") -> TwoHeads:
+    """The small ResNet with a rotation head."""
+    return with_rotation_head(resnet_small(num_classes, in_chans, norm))
+
+
+def resnet_small_simclr(num_classes: int = 6, in_chans: int = 1, norm: str = "bn", dim: int = 32) -> TwoHeads:
+    """The small ResNet with a projection head."""
+    return with_projection_head(resnet_small(num_classes, in_chans, norm), dim)

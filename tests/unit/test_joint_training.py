@@ -11,10 +11,9 @@ from torch import nn
 from seminar_utils import recipes
 from seminar_utils.checkpoints import load_checkpoint
 from seminar_utils.data import load
-from seminar_utils.models.neighbor_labels import LabelNetwork, NeighborLabelNet, sample
+from seminar_utils.models.neighbor_labels import sample, with_label_network
 from seminar_utils.models.resnet import BasicBlock, ResNet
-from seminar_utils.models.simclr import projection_head
-from seminar_utils.models.two_heads import MapMean, TwoHeads
+from seminar_utils.models.two_heads import with_projection_head, with_rotation_head
 from seminar_utils.pretraining import neighbor_labels, supervised
 from seminar_utils.pretraining.joint import (
     JointConfig,
@@ -51,11 +50,8 @@ def tiny(task):
     """A network with two small stages: the loops are tested, not the model."""
     net = backbone()
     if task == "neighbors":
-        return NeighborLabelNet(net, LabelNetwork(8, 6, dim=4))
-    if task == "rotation":
-        head = nn.Sequential(copy.deepcopy(net.layer2), MapMean(), nn.Linear(8, 4))
-        return TwoHeads(net, head, 1, "rotation")
-    return TwoHeads(net, nn.Sequential(MapMean(), *projection_head(8, 4)), 2, "simclr")
+        return with_label_network(net, dim=4)
+    return with_rotation_head(net) if task == "rotation" else with_projection_head(net, 4)
 
 
 @pytest.fixture(scope="module")
