@@ -95,9 +95,11 @@ class Adapter:
         """Check the batch, adapt on it; returns detached logits (B, K), on the device and in the dtype of x."""
         if self.needs_source and not self.source_images:
             raise SeminarError(f"{type(self).__name__} must see source images first: fit_source(batches)")
-        placed = self.placed(x)
-        with count_passes(self) as passes:
-            logits = self.adapt_batch(placed).detach()
+        with torch.inference_mode(False), torch.enable_grad():  # a caller's no_grad must not stop the learning
+            placed = self.placed(x)
+            placed = placed.clone() if placed.is_inference() else placed
+            with count_passes(self) as passes:
+                logits = self.adapt_batch(placed).detach()
         self.passes = passes
         self.batches_seen += 1
         return logits.to(x.device, x.dtype)

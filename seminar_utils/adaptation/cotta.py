@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..runtime import SeminarError
 from .base import Adapter, build_optimizer
 from .norm import set_norm_policy
+from .tent import class_rows
 from .views import random_views
 
 View = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -78,7 +79,7 @@ class CoTTA(Adapter):
     @torch.no_grad()
     def target(self, x: Tensor) -> Tensor:
         """What the student shall say to x (B, C, H, W): the teacher's logits (B, K), averaged when in doubt."""
-        confidence = self.source(x).softmax(dim=1).amax(dim=1).mean()
+        confidence = class_rows(self.source(x)).softmax(dim=1).amax(dim=1).mean()
         answer = self.teacher(x)  # (B, K)
         if answer.ndim != 2:
             raise SeminarError(
@@ -110,7 +111,8 @@ class CoTTA(Adapter):
         """Adapt on x (B, C, H, W); returns the target (B, K)."""
         student = self.model(x)  # (B, K)
         target = self.target(x)  # (B, K)
-        self.descend(-(target.softmax(dim=1) * student.log_softmax(dim=1)).sum(dim=1).mean())
+        wanted, said = class_rows(target).softmax(dim=1), class_rows(student).log_softmax(dim=1)
+        self.descend(-(wanted * said).sum(dim=1).mean())
         self.update_teacher()
         self.restore_some()
         return target

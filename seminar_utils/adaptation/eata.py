@@ -36,7 +36,7 @@ def redundancy_threshold(d_margin: float | str, num_classes: int) -> float:
 class EATA(Adapter):
     """Tent on the reliable and non-redundant samples of a batch, with a pull back to what mattered at home.
 
-    Reliable: entropy H < `e_margin`, by default 0.4 ln K. Non-redundant: |cos| to the moving average m of earlier
+    Reliable: entropy H < `e_margin`, by default 0.4 ln K. Non-redundant: cosine to the moving average m of earlier
     predictions below `d_margin`. Loss: mean of exp(e_margin - H) H over the kept samples (section 3.2) +
     `fisher_alpha` * sum_p F_p (theta_p - theta0_p)^2 (section 3.3), with F the squared gradients on source images
     (`fit_source`; `fisher_alpha=0` needs none: the paper's ETA). Nothing kept: nothing moves. Returns the logits
@@ -105,7 +105,7 @@ class EATA(Adapter):
         self.reliable += int(keep.sum())
         probs = rows.softmax(dim=1)  # (N, K)
         if self.average is not None:
-            similar = F.cosine_similarity(self.average[None], probs, dim=1).abs()  # (N,)
+            similar = F.cosine_similarity(self.average[None], probs, dim=1)  # (N,) in [0, 1]
             keep = keep & (similar < redundancy_threshold(self.d_margin, rows.shape[1]))
         self.kept += int(keep.sum())
         if keep.any():

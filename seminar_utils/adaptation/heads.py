@@ -38,4 +38,6 @@ def features_and_logits(model: nn.Module, head: nn.Linear, x: Tensor) -> tuple[T
         handle.remove()
     if len(read) != 1 or read[0].ndim != 2 or logits.ndim != 2:
         raise SeminarError("one feature vector an image was expected at the classifier: is this a classifier?")
+    if logits.shape[1] < 2:
+        raise SeminarError("this method compares classes: it takes at least 2 logits an image, got 1")
     return read[0], logits

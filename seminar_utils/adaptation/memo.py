@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..runtime import SeminarError
 from .base import Adapter, build_optimizer
 from .norm import set_norm_policy
+from .tent import class_rows
 from .views import random_views
 
 Views = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -89,7 +90,7 @@ class MEMO(Adapter):
             logits = self.model(views)  # (V, K)
             if logits.ndim != 2:
                 raise SeminarError(f"MEMO's views move pixels: it adapts classifiers, got {tuple(logits.shape)}")
-            self.descend(marginal_entropy(logits))
+            self.descend(marginal_entropy(class_rows(logits)))
         with torch.no_grad():
             return self.model(x)
 

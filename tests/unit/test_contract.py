@@ -203,6 +203,19 @@ def test_the_global_random_numbers_are_left_alone(case, kind):
     torch.set_rng_state(before)
 
 
+def test_a_caller_s_no_grad_stops_nothing():
+    for case in CASES:
+        free, held, inferring = (case.build(case.model("bn")) for _ in range(3))
+        x = batches(1)[0]
+        free(x)
+        with torch.no_grad():
+            held(x)
+        with torch.inference_mode():
+            inferring(x.clone())
+        second = free(x)
+        assert torch.equal(second, held(x)) and torch.equal(second, inferring(x)), case.name
+
+
 @every
 def test_a_bad_batch_is_refused_before_anything_moves(case, kind):
     model = case.model(kind)
