@@ -41,6 +41,7 @@ class NeighborLabels(Adapter):
     """
 
     returned = "logits of one more forward, after the step"
+    prepared = "neighbors"
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class TTT(Adapter):
     """
 
     returned = "logits of one more forward, after the last update"
+    prepared = "rotation"
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class TTTPlusPlus(Adapter):
 
     returned = "logits of one more forward, after the last update"
     needs_source = True
+    prepared = "simclr"
 
     def __init__(
         self,

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from seminar_utils.adaptation import TTT, BatchNormAdapt, NeighborLabels, TTTPlusPlus
+from seminar_utils.adaptation import TTT, BatchNormAdapt, NeighborLabels, TTTPlusPlus, create_method
 from seminar_utils.adaptation.feature_alignment import FeatureQueue, SourceMoments, coral, covariance
+from seminar_utils.adaptation.registry import preparation
 from seminar_utils.models import create_model
 from seminar_utils.models.rotation import all_rotations, rotation_loss
 from seminar_utils.pretraining.simclr import TwoViews
+from seminar_utils.runtime import SeminarError
 
 VIEWS = TwoViews()
 
@@ -38,6 +40,15 @@ def features(rows=12, dim=3, seed=0, scale=1.0):
 def plus_plus(model=None, **options):
     options = {"lr": 0.01, **options}
     return TTTPlusPlus(model or network("simclr"), VIEWS, **options).fit_source(batches(4, seed=9))
+
+
+def test_the_registry_says_which_network_a_method_needs():
+    for name in ("ttt", "ttt_plus_plus", "neighbor_labels"):
+        settings = {"views": VIEWS} if name == "ttt_plus_plus" else {}
+        assert create_method(name, network(preparation(name)), **settings).prepared == preparation(name)
+    assert preparation("tent") is None
+    with pytest.raises(SeminarError, match="did you mean 'ttt"):
+        preparation("ttt++")
 
 
 # --- TTT ---------------------------------------------------------------------------------------------------
