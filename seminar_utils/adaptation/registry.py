@@ -2,7 +2,8 @@
 
 A method is a class (or a function) that takes a model and keyword arguments, its settings, and returns an adapter:
 it maps a batch (B, C, H, W) to logits (B, K) and knows `reset()`. If its class says `needs_source`, it must see
-source images first: `fit_source(batches)`. If it says `prepared`, not any model will do: see `preparation`. A module of your own may add to METHODS before it is used.
+source images first: `fit_source(batches)`. If it says `prepared`, not any model will do: see `preparation`. A
+module of your own may add to METHODS before it is used.
 """
 
 from __future__ import annotations
