@@ -31,13 +31,13 @@ class NeighborLabels(Adapter):
     stands still. Every batch starts from theta_s, as in the paper (`episodic=False`: the steps accumulate).
 
     `labels` is for the ablation: "sampled" (one draw of w, the method), "mean" (w at its mean), "hard" (the most
-    likely label of a sampled one), "own" (the model's own softmax: no label network, plain soft pseudo-labels).
-    `neighbors=False` shows the prototypes of a batch where all classes are equally likely everywhere, so they say
-    nothing. `samples`: the step is taken on the mean loss of that many draws.
+    likely label of a sampled one), "own" (the model's own most likely class: plain pseudo-labels, no label
+    network; its own soft answer would have no gradient at all). `neighbors=False` shows the prototypes of a batch
+    where all classes are equally likely everywhere, so they say nothing. `samples`: the step is taken on the mean
+    loss of that many draws.
 
     Args: model: a NeighborLabelNet after meta-training; lr: the inner rate it was trained with; policy: which
-    BatchNorm statistics (norm.py). Raises SeminarError for another model, unknown `labels`, samples < 1, or lr <
-    0.
+    BatchNorm statistics (norm.py). Raises SeminarError for another model, unknown `labels`, samples < 1, lr < 0.
     """
 
     returned = "logits of one more forward, after the step"
@@ -46,7 +46,7 @@ class NeighborLabels(Adapter):
     def __init__(
         self,
         model: nn.Module,
-        lr: float = 0.05,
+        lr: float = 0.02,
         labels: str = "sampled",
         neighbors: bool = True,
         samples: int = 1,
@@ -91,7 +91,7 @@ class NeighborLabels(Adapter):
         """Soft labels (S, B, K) of features (B, D), whose pseudo-labels come from logits (B, K)."""
         probs = logits.softmax(dim=1)  # (B, K)
         if self.labels == "own":
-            return probs[None]
+            return F.one_hot(probs.argmax(dim=1), probs.shape[1]).to(probs)[None]
         network = self.model.label_network
         seen = probs if self.neighbors else torch.full_like(probs, 1 / probs.shape[1])
         prior = network.latent(features, seen)  # w: (K, d)

@@ -44,7 +44,9 @@ class TTTPlusPlus(Adapter):
 
     Args: views: a function of (images, generator) to two views (2B, C, H, W), the ones the network was trained
     with, as `pretraining.simclr.TwoViews()`. Raises SeminarError for a network without projection head, moments
-    that are missing or of other widths, a contrast without views, and bad settings.
+    that are missing or of other widths, a contrast without views, and bad settings. Defaults: rate and queue by
+    the paper's order of magnitude (1e-4 for CIFAR-100; its 1e-2 for CIFAR-10 goes with hundreds of epochs, not
+    with one look), weights those of its CIFAR-10.
     """
 
     returned = "logits of one more forward, after the last update"
@@ -55,7 +57,7 @@ class TTTPlusPlus(Adapter):
         self,
         model: nn.Module,
         views: Callable[[Tensor, Generator], Tensor] | None = None,
-        lr: float = 1e-3,
+        lr: float = 1e-4,
         steps: int = 1,
         contrast: float = 1.0,
         align_features: float = 0.05,

@@ -157,7 +157,7 @@ def batch(seed=0, count=8):
 def meta_gradients(**options):
     """Gradients of the outer loss alone with respect to phi, by name."""
     model = tiny("neighbors").train()
-    outer, _ = meta_target_loss(model, *batch(), replace(META, inner_lr=0.5, **options), seeded())
+    outer, _, _ = meta_target_loss(model, *batch(), replace(META, inner_lr=0.5, **options), seeded())
     phi = dict(model.label_network.named_parameters())
     found = torch.autograd.grad(outer, phi.values(), allow_unused=True)
     return {name: 0.0 if g is None else g.abs().sum().item() for name, g in zip(phi, found)}
@@ -168,17 +168,31 @@ def test_the_outer_loss_teaches_the_label_network_through_the_inner_step():
     assert max(meta_gradients(first_order=True).values()) == 0  # as the docstring warns
 
 
+def test_the_drawn_labels_learn_to_be_right_and_the_prior_follows():
+    model, config = tiny("neighbors"), replace(META, label_lr=3e-2, lr=1e-6, kl=0.3)
+    optimizer, (x, y) = build_optimizer(model, config), batch(1)
+    x = x + y.view(-1, 1, 1, 1) / 3  # brightness tells the class
+    rows = [meta_step(model, (x, y), (x, y), optimizer, config, seeded(i)) for i in range(60)]
+    assert rows[-1]["labels"] < 0.5 * rows[0]["labels"]
+    without = tiny("neighbors")
+    before = model.label_network.to_query.weight.detach().clone()
+    paper = replace(config, reconstruction=0.0, inner_lr=0.0, kl=0.0)
+    meta_step(without, (x, y), (x, y), build_optimizer(without, paper), paper, seeded())
+    assert before.shape == without.label_network.to_query.weight.shape
+    assert without.label_network.to_query.weight.grad.abs().max() == 0  # nothing is left that reaches phi
+
+
 def test_without_an_inner_step_the_outer_loss_is_plain_cross_entropy():
     model = tiny("neighbors").eval()
     x, y = batch()
-    outer, _ = meta_target_loss(model, x, y, replace(META, inner_lr=0.0), seeded())
+    outer, _, _ = meta_target_loss(model, x, y, replace(META, inner_lr=0.0), seeded())
     assert torch.allclose(outer, nn.functional.cross_entropy(model(x), y))
 
 
 def test_the_inner_step_is_one_step_of_gradient_descent_on_the_drawn_labels():
     model = tiny("neighbors").eval()
     x, y = batch()
-    outer, _ = meta_target_loss(model, x, y, replace(META, inner_lr=0.1), seeded())
+    outer, _, _ = meta_target_loss(model, x, y, replace(META, inner_lr=0.1), seeded())
     logits, features = model(x, with_features=True)
     truth = nn.functional.one_hot(y, 6).float()
     w = sample(model.label_network.latent(features, truth), seeded())
