@@ -17,6 +17,13 @@ from .views import random_views
 View = Callable[[Tensor, int, torch.Generator], Tensor]
 
 
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """teacher = momentum * teacher + (1 - momentum) * student, in place."""
+    for slow, fast in zip(teacher.parameters(), student.parameters()):
+        slow.mul_(momentum).add_(fast, alpha=1 - momentum)
+
+
 class CoTTA(Adapter):
     """A student learns from a slow teacher's averaged answers, and now and then a weight goes home.
 
@@ -26,7 +33,8 @@ class CoTTA(Adapter):
     weight of the student returns to its source value with probability `restore_rate`. Returns the TARGET, the
     teacher's logits from before the update.
 
-    Args: view: (x, number, generator) -> a view of x; default `random_views`. seed: of views and restoring.
+    Args: view: (x, number, generator) -> a view of x that keeps its class; default `random_views`. seed: of views
+    and restoring.
     Defaults: the paper's for CIFAR-10 (Adam 0.001, 0.999, 0.01, 0.92, 32 views; threshold 0.1 on ImageNet). Raises
     SeminarError for a rate outside its range, no view, or a model that does not classify images.
     """
@@ -91,12 +99,6 @@ class CoTTA(Adapter):
         return torch.stack([self.teacher(view) for view in views]).mean(dim=0)  # (views, B, K) -> (B, K)
 
     @torch.no_grad()
-    def update_teacher(self) -> None:
-        """teacher = momentum * teacher + (1 - momentum) * student."""
-        for slow, fast in zip(self.teacher.parameters(), self.model.parameters()):
-            slow.mul_(self.momentum).add_(fast, alpha=1 - self.momentum)
-
-    @torch.no_grad()
     def restore_some(self) -> None:
         """Each entry of the student goes home with probability `restore_rate`."""
         for name, parameter in self.model.named_parameters():
@@ -113,6 +115,6 @@ class CoTTA(Adapter):
         target = self.target(x)  # (B, K)
         wanted, said = class_rows(target).softmax(dim=1), class_rows(student).log_softmax(dim=1)
         self.descend(-(wanted * said).sum(dim=1).mean())
-        self.update_teacher()
+        follow(self.teacher, self.model, self.momentum)
         self.restore_some()
         return target

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime import SeminarError, unknown_name
-from .base import Adapter, build_optimizer
-from .norm import NORM_KINDS, affine_parameters, set_norm_policy
-from .tent import class_rows, softmax_entropy
+from .norm import NORM_KINDS
+from .tent import Tent, class_rows, softmax_entropy
 
 PUBLISHED = {"imagenet": 0.05, "cifar10": 0.4, "cifar100": 0.1}  # the redundancy threshold of each data set
 
@@ -33,7 +32,7 @@ def redundancy_threshold(d_margin: float | str, num_classes: int) -> float:
     return d_margin
 
 
-class EATA(Adapter):
+class EATA(Tent):
     """Tent on the reliable and non-redundant samples of a batch, with a pull back to what mattered at home.
 
     Reliable: entropy H < `e_margin`, by default 0.4 ln K. Non-redundant: cosine to the moving average m of earlier
@@ -63,23 +62,10 @@ class EATA(Adapter):
         redundancy_threshold(d_margin, 2)  # an unknown name is refused now, not at the first patient
         if fisher_alpha < 0:
             raise SeminarError(f"fisher_alpha is not negative, got {fisher_alpha}")
-        self.lr, self.e_margin, self.d_margin = lr, e_margin, d_margin
-        self.fisher_alpha, self.norms, self.policy = fisher_alpha, norms, policy
+        self.e_margin, self.d_margin, self.fisher_alpha = e_margin, d_margin, fisher_alpha
         self.needs_source = fisher_alpha > 0
         self.fisher: dict[str, Tensor] = {}
-        super().__init__(model)
-
-    def configure(self) -> None:
-        """As Tent."""
-        set_norm_policy(self.model, self.policy)
-
-    def parameters_to_adapt(self) -> dict[str, nn.Parameter]:
-        """Scale and shift of the normalisation layers."""
-        return affine_parameters(self.model, self.norms)
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """SGD with momentum 0.9."""
-        return build_optimizer("sgd", self.parameters_to_adapt(), self.lr)
+        super().__init__(model, lr, norms=norms, optimizer="sgd", policy=policy)
 
     def forget(self) -> None:
         """No average prediction yet, nothing counted."""

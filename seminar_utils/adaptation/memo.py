@@ -39,9 +39,10 @@ class MEMO(Adapter):
     1 / 17), so that the method needs no batch at all. It costs `steps` forwards and backwards of `n_views` images
     for each image. Returns the logits from AFTER the update.
 
-    Args: views: (image (1, C, H, W), n, generator) -> (n, C, H, W); default random shifts, tones and noise (the
-    paper: AugMix). Defaults: the paper's for CIFAR-10 (SGD 0.005, no momentum, 32 views). Raises SeminarError
-    for steps < 1, no view, another policy, or a model that does not classify images.
+    Args: views: (image (1, C, H, W), n, generator) -> (n, C, H, W); default `random_views` (the paper: AugMix).
+    They must not change the class: where it lies in brightness or size, give others. Defaults: the paper's for
+    CIFAR-10 (SGD 0.005, no momentum, 32 views). Raises SeminarError for steps < 1, no view, another policy, or a
+    model that does not classify images.
     """
 
     returned = "logits of the image itself, after the update"

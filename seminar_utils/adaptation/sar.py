@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import SeminarError
-from .base import Adapter, build_optimizer
-from .norm import NORM_KINDS, affine_parameters, set_norm_policy
-from .tent import class_rows, softmax_entropy
+from .norm import NORM_KINDS, affine_parameters
+from .tent import Tent, class_rows, softmax_entropy
 
 LAST_STAGE = ("layer4", "blocks.9", "blocks.10", "blocks.11", "norm")  # stays frozen, as in the paper
 
@@ -20,7 +19,7 @@ def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 
-class SAR(Adapter):
+class SAR(Tent):
     """Minimise the entropy of reliable samples where the surface is flat, and start again after a collapse.
 
     Reliable: H < `e_margin`, by default 0.4 ln K. A step: climb from theta to theta + rho g / |g|, with g
@@ -52,21 +51,13 @@ class SAR(Adapter):
     ):
         if rho < 0 or (reset_below != "scaled" and (isinstance(reset_below, str) or reset_below < 0)):
             raise SeminarError(f"rho >= 0 and reset_below >= 0 or 'scaled', got {rho} and {reset_below!r}")
-        self.lr, self.rho, self.e_margin, self.reset_below = lr, rho, e_margin, reset_below
-        self.norms, self.skip, self.policy, self.official_recovery = norms, skip, policy, official_recovery
-        super().__init__(model)
-
-    def configure(self) -> None:
-        """As Tent."""
-        set_norm_policy(self.model, self.policy)
+        self.rho, self.e_margin, self.reset_below = rho, e_margin, reset_below
+        self.skip, self.official_recovery = skip, official_recovery
+        super().__init__(model, lr, norms=norms, optimizer="sgd", policy=policy)
 
     def parameters_to_adapt(self) -> dict[str, nn.Parameter]:
         """Scale and shift of the normalisation layers, but for the last stage."""
         return affine_parameters(self.model, self.norms, self.skip)
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """The inner optimiser: SGD with momentum 0.9."""
-        return build_optimizer("sgd", self.parameters_to_adapt(), self.lr)
 
     def forget(self) -> None:
         """No average entropy yet, nothing recovered."""

@@ -363,6 +363,20 @@ def test_a_view_resembles_its_image_and_is_mirrored_only_if_asked():
         assert set((views[..., :8].mean((1, 2, 3)) > views[..., -8:].mean((1, 2, 3))).tolist()) == mirrored
 
 
+def test_tone_and_scale_of_a_view_can_be_switched_off():
+    disc = torch.zeros(32, 1, 33, 33)
+    disc[:, :, 10:23, 10:23] = 0.5
+    disc[:, :, 0, 0] = 1.0  # so that the range of the batch is [0, 1]
+
+    def spread(**options):
+        views = random_views(disc, torch.Generator().manual_seed(0), **options)
+        bright = views[:, :, 14:19, 14:19].mean((1, 2, 3)).std()
+        return bright, (views > 0.25).float().sum((1, 2, 3)).std()
+
+    assert spread(tone=0.0)[0] < 0.01 < 0.05 < spread()[0]
+    assert spread(tone=0.0, scale=0.0)[1] < 0.6 * spread(tone=0.0)[1]
+
+
 def test_cotta_returns_the_teacher_and_the_teacher_is_slow():
     model, x = source_model("bn"), batches(1)[0]
     method = CoTTA(model, lr=0.05, threshold=0.0, restore_rate=0.0, momentum=0.9)

@@ -204,7 +204,7 @@ def test_the_global_random_numbers_are_left_alone(case, kind):
 
 
 def test_a_caller_s_no_grad_stops_nothing():
-    for case in CASES:
+    for case in {case.method: case for case in CASES}.values():  # one a method
         free, held, inferring = (case.build(case.model("bn")) for _ in range(3))
         x = batches(1)[0]
         free(x)
