@@ -23,7 +23,9 @@ import torch
 
 from seminar_utils.adaptation import METHODS, BatchNormAdapt, Source, Tent
 from seminar_utils.adaptation.norm import affine_parameters, set_norm_policy
+from seminar_utils.adaptation.registry import preparation
 from seminar_utils.models import create_model
+from seminar_utils.pretraining.simclr import TwoViews
 
 BATCH = 64
 REPEATS = 25
@@ -73,8 +75,10 @@ def main() -> None:
     print(f"(one forward with the stored statistics: {median(times['source']):.1f} ms)")
     print(f"\nPrice of a batch of {BATCH}:      forward backward (images)    kept beside the model")
     for name, build in METHODS.items():
-        method = build(model)
-        method = method.fit_source([x]) if method.needs_source else method
+        prepared = preparation(name)
+        settings = {"views": TwoViews()} if prepared == "simclr" else {}
+        method = build(create_model(f"resnet_small_{prepared}") if prepared else model, **settings)
+        method = method.fit_source([x, x**2]) if method.needs_source else method
         method(x)
         c = method.cost()
         passes = f"{c['forward']:7d} {c['backward']:8d} {c['forward_images']:8d} {c['backward_images']:6d}"

@@ -5,6 +5,7 @@ from .cotta import CoTTA
 from .eata import EATA, ETA
 from .lame import LAME
 from .memo import MEMO, marginal_entropy
+from .neighbor_labels import NeighborLabels
 from .norm import BatchNormAdapt, batch_statistics
 from .rdumb import RDumb, TentReset
 from .registry import METHODS, create_method
@@ -12,6 +13,8 @@ from .sar import SAR
 from .shot import SHOTIM, information_maximisation
 from .t3a import T3A
 from .tent import Tent, class_rows, softmax_entropy
+from .ttt import TTT
+from .ttt_plus_plus import TTTPlusPlus
 
 __all__ = [
     "EATA",
@@ -22,11 +25,14 @@ __all__ = [
     "SAR",
     "SHOTIM",
     "T3A",
+    "TTT",
     "Adapter",
     "BatchNormAdapt",
     "CoTTA",
+    "NeighborLabels",
     "RDumb",
     "Source",
+    "TTTPlusPlus",
     "Tent",
     "TentReset",
     "batch_statistics",

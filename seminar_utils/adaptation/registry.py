@@ -2,7 +2,8 @@
 
 A method is a class (or a function) that takes a model and keyword arguments, its settings, and returns an adapter:
 it maps a batch (B, C, H, W) to logits (B, K) and knows `reset()`. If its class says `needs_source`, it must see
-source images first: `fit_source(batches)`. A module of your own may add to METHODS before it is used.
+source images first: `fit_source(batches)`. If it says `prepared`, not any model will do: see `preparation`. A
+module of your own may add to METHODS before it is used.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from .cotta import CoTTA
 from .eata import EATA, ETA
 from .lame import LAME
 from .memo import MEMO
+from .neighbor_labels import NeighborLabels
 from .norm import BatchNormAdapt
 from .rdumb import RDumb, TentReset
 from .sar import SAR
 from .shot import SHOTIM
 from .t3a import T3A
 from .tent import Tent
+from .ttt import TTT
+from .ttt_plus_plus import TTTPlusPlus
 
 METHODS: dict[str, Callable[..., Adapter]] = {
     "source": Source,
@@ -40,6 +44,9 @@ METHODS: dict[str, Callable[..., Adapter]] = {
     "shot_im": SHOTIM,
     "rdumb": RDumb,
     "tent_reset": TentReset,
+    "ttt": TTT,
+    "ttt_plus_plus": TTTPlusPlus,
+    "neighbor_labels": NeighborLabels,
 }
 
 
@@ -75,3 +82,13 @@ def needs_source(name: str) -> bool:
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)
     return bool(getattr(METHODS[name], "needs_source", False))
+
+
+def preparation(name: str) -> str | None:
+    """What a method asks of the training of its model, None for nothing: "rotation", "simclr" or "neighbors".
+
+    A small model with it is `create_model(f"resnet_small_{preparation(name)}")`.
+    """
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return getattr(METHODS[name], "prepared", None)

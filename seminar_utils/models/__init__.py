@@ -13,13 +13,18 @@ from ..runtime import SeminarError, unknown_name
 from .biomedclip import biomedclip
 from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
 from .mae import mae_tiny, mae_vit_b
+from .neighbor_labels import resnet_small_neighbors
 from .resnet import resnet18, resnet34, resnet50, resnet_small
 from .sam import lite_medsam, medsam_vit_b, sam_tiny, sam_vit_b, sam_vit_h, sam_vit_l
 from .swin import swin_b, swin_s, swin_t, swin_tiny
+from .two_heads import resnet_small_rotation, resnet_small_simclr
 from .vit import vit_b_16, vit_small_14, vit_small_16, vit_tiny
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet_small": resnet_small,
+    "resnet_small_rotation": resnet_small_rotation,
+    "resnet_small_simclr": resnet_small_simclr,
+    "resnet_small_neighbors": resnet_small_neighbors,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,

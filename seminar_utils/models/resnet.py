@@ -140,11 +140,11 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(chans, num_classes) if num_classes else nn.Identity()
         self.apply(init_resnet)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> the last map (B, num_features, h, w)."""
+    def forward_features(self, x: Tensor, stages: int | None = None) -> Tensor:
+        """Images (B, C, H, W) -> the last map (B, num_features, h, w), or the one after the first `stages`."""
         check_images(x, self.conv1)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B, widths[0], H/4, W/4), or H, W if small
-        for i in range(self.num_stages):
+        for i in range(self.num_stages if stages is None else stages):
             x = self.get_submodule(f"layer{i + 1}")(x)  # halved from the second stage on
         return x
 

@@ -97,7 +97,15 @@ def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float = 0.6
     return list(groups.values())
 
 
-def train_epoch(model, loader, optimizer, scaler, config, epoch: int, augment, bar) -> dict[str, float]:
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """The plain objective: the smoothed cross-entropy of a batch, and the logits (B, K)."""
+    logits = model(x)
+    return F.cross_entropy(logits, y, label_smoothing=config.label_smoothing), logits
+
+
+def train_epoch(
+    model, loader, optimizer, scaler, config, epoch: int, augment, bar, objective=cross_entropy
+) -> dict[str, float]:
     """One pass over `loader`; returns mean loss and accuracy of the epoch."""
     device = next(model.parameters()).device
     total_loss, correct, seen = 0.0, 0, 0
@@ -108,8 +116,7 @@ def train_epoch(model, loader, optimizer, scaler, config, epoch: int, augment, b
         x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
         x = augment(x) if augment else x  # (B, C, H, W)
         with torch.autocast(device.type, enabled=device.type == "cuda"):  # slower, not faster, on CPU
-            logits = model(x)  # (B, K)
-            loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
+            loss, logits = objective(model, x, y, config)  # a number, (B, K)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -148,13 +155,15 @@ def fit(
     size: int | None = None,
     channels: int | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
+    objective: Callable[..., tuple[Tensor, Tensor]] = cross_entropy,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Train `model` in place and leave it with its best weights on `val`; returns the history.
 
     Args: train, val: image sets (anything with `.loader(batch_size, ...)`); size, channels: passed on to
-    their loaders; augment: a function of the batch; checkpoint: a file written after each epoch, from
+    their loaders; augment: a function of the batch; objective: what is minimised, a function as
+    `cross_entropy`; checkpoint: a file written after each epoch, from
     which a killed run goes on exactly. The history has one dict per epoch.
     Raises SeminarError when the loss is no longer finite or the checkpoint belongs to other settings.
     """
@@ -176,7 +185,7 @@ def fit(
             channels=channels,
         )
         with epoch_bar(state.epoch, config.epochs, len(loader), progress) as bar:
-            row = train_epoch(model, loader, optimizer, scaler, config, state.epoch, augment, bar)
+            row = train_epoch(model, loader, optimizer, scaler, config, state.epoch, augment, bar, objective)
         check_loss(row["loss"], state.epoch, config.lr)
         record(state, model, {"epoch": state.epoch + 1, **row, **validate(model, val_loader)})
         if checkpoint:

@@ -19,10 +19,18 @@ from .dino import DINO_RECIPES
 from .mae import MAE_RECIPES
 from .sam import SAM_RECIPES
 from .supervised import SUPERVISED
+from .test_time import TEST_TIME
 
 __all__ = ["RECIPES", "Recipe", "list_recipes", "parse_name", "pretrain"]
 
-RECIPES: dict[str, Recipe] = {**SUPERVISED, **CLIP_RECIPES, **DINO_RECIPES, **MAE_RECIPES, **SAM_RECIPES}
+RECIPES: dict[str, Recipe] = {
+    **SUPERVISED,
+    **CLIP_RECIPES,
+    **DINO_RECIPES,
+    **MAE_RECIPES,
+    **SAM_RECIPES,
+    **TEST_TIME,
+}
 
 
 def list_recipes() -> list[str]:

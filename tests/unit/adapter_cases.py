@@ -13,8 +13,11 @@ import torch
 from torch import nn
 
 from seminar_utils.adaptation import METHODS, Adapter
+from seminar_utils.models.neighbor_labels import with_label_network
 from seminar_utils.models.resnet import BasicBlock, ResNet
+from seminar_utils.models.two_heads import with_projection_head, with_rotation_head
 from seminar_utils.models.vit import VisionTransformer
+from seminar_utils.pretraining.simclr import TwoViews
 
 ALL = ("bn", "gn", "ln")
 NETWORKS = {
@@ -27,7 +30,21 @@ NETWORKS = {
 def source_model(kind: str, num_classes: int = 3) -> nn.Module:
     """An untrained network whose statistics differ from any batch's; in train mode, which must not matter."""
     torch.manual_seed(0)
-    model = NETWORKS[kind](num_classes)
+    return with_statistics(NETWORKS[kind](num_classes))
+
+
+def prepared(add: Callable[[ResNet], nn.Module]) -> Callable[..., nn.Module]:
+    """As `source_model`, for a ResNet with what training before the test adds to it."""
+
+    def model(kind: str, num_classes: int = 3) -> nn.Module:
+        torch.manual_seed(0)
+        return with_statistics(add(ResNet(BasicBlock, (1, 1), (8, 16), num_classes, 1, kind, small_stem=True)))
+
+    return model
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """The model in train mode with running statistics of no batch."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
@@ -69,6 +86,10 @@ class Case:
 
 ENTROPY = {"lr": 0.0, "policy": "source"}
 OPEN = {"e_margin": 5.0, "lr": 0.05}
+PLAIN = {"lr": 0.01, "steps": 2, "episodic": True, "move_head": True}
+VIEWS = {"views": TwoViews(), "lr": 1e-4}
+ALIGN = {**VIEWS, "contrast": 0.0, "queue_length": 5, "wait_for_queue": True}
+HARD = {"labels": "hard", "samples": 2, "episodic": False}
 CASES = [
     Case("source", "source", {}, (1, 0, 8, 0), no_op={}),
     Case("bn", "bn", {}, (1, 0, 8, 0), {"policy": "source"}, kinds=("bn",)),
@@ -105,4 +126,10 @@ CASES = [
     Case("shot_im", "shot_im", {"lr": 0.05}, (1, 1, 8, 8), {**ENTROPY, "weight_decay": 0.0}),
     Case("rdumb", "rdumb", {**OPEN, "d_margin": 2.0, "every": 2}, (1, 1, 8, 8), ENTROPY, {"e_margin": 0.0}),
     Case("tent_reset", "tent_reset", {"every": 2, "norms": ALL}, (1, 1, 8, 8), ENTROPY),
+    Case("ttt", "ttt", {"lr": 0.01}, (2, 1, 40, 32), ENTROPY, model=prepared(with_rotation_head)),
+    Case("ttt-plain", "ttt", PLAIN, (3, 2, 72, 64), ENTROPY, model=prepared(with_rotation_head)),
+    Case("ttt++", "ttt_plus_plus", VIEWS, (3, 2, 32, 24), ENTROPY, model=prepared(with_projection_head)),
+    Case("ttt++-align", "ttt_plus_plus", ALIGN, (2, 1, 16, 8), ENTROPY, model=prepared(with_projection_head)),
+    Case("neighbors", "neighbor_labels", {}, (2, 1, 16, 8), ENTROPY, model=prepared(with_label_network)),
+    Case("neighbors-hard", "neighbor_labels", HARD, (2, 1, 16, 8), ENTROPY, model=prepared(with_label_network)),
 ]
