@@ -73,7 +73,7 @@ def report_dial_figure(adaptation: str, severity: int, table: CardTable) -> Cour
 
 @styled
 def report_dial_static(table: CardTable) -> CourseFigure:
-    """The static twin: for each adaptation the AUROC and the ECE over the severities, and which rules break when."""
+    """The static twin: for each adaptation four numbers over the severities, and which rules break when."""
     methods, severities = card_axis(table, 0), card_axis(table, 1)
     width = 1.6 + 3.9 * len(methods)
     figure, axes = new_figure(2, len(methods), width, 6.4, height_ratios=[1, 1.15], sharey="row", sharex="col")

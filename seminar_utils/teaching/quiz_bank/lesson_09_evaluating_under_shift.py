@@ -43,8 +43,8 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "In clinic 1 nearly all patients have finding A, in clinic 2 nearly all have finding B. The accuracy of the "
-        "same model falls from 0.95 to 0.40. What has changed for certain?",
+        "In clinic 1 nearly all patients have finding A, in clinic 2 nearly all have finding B. The accuracy of "
+        "the same model falls from 0.95 to 0.40. What has changed for certain?",
         (
             Option(
                 "the share of the findings",
@@ -58,7 +58,8 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "With one training seed the bootstrap over 10,000 test images says that method B beats A, p < 0.001. This shows",
+        "With one training seed the bootstrap over 10,000 test images says that method B beats A, p < 0.001. "
+        "This shows",
         (
             Option(
                 "that B is the better method",
@@ -92,7 +93,8 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "The report card says: AUROC unchanged, specificity at the threshold fixed on validation far lower. The model",
+        "The report card says: AUROC unchanged, specificity at the threshold fixed on validation far lower. "
+        "The model",
         (
             Option(
                 "has lost its skill to tell the patients apart", "The AUROC says that it still ranks them as well."
