@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ..adaptation import Source
 from ..evaluation.intervals import Interval
-from ..evaluation.report import ReportCard, report_card_of
+from ..evaluation.report import ReportCard, report_card, stream_answers
 from ..evaluation.shifts import apply_shift
 from ..runtime import SeminarError
 from .explore import explore
@@ -38,24 +39,51 @@ def card_table(
     shift: str,
     severities: Sequence[int] = (0, 1, 2, 3, 4, 5),
     others: Sequence[tuple[str, int]] = (),
+    batch_size: int = 64,
+    seed: int = 0,
     **about: Any,
 ) -> CardTable:
     """A report card for each method and severity of a shift of ours; severity 0 leaves the test images alone.
 
-    Args: methods: name -> builder, as `report_card_of` takes it; test, validation: images (N, C, H, W) in [0, 1]
+    Args: methods: name -> builder of an adapter from the network; test, validation: images (N, C, H, W) in [0, 1]
     and labels, both without shift; others: further (shift, severity) of the same test images, for the worst
-    case; about: passed on to `report_card_of` (class_names, positive, limits, batch_size ...).
+    case; about: passed on to `report_card` (class_names, positive, limits, n_boot ...).
     """
     x, labels = test
-    corrupted = {f"{name} {level}": (apply_shift(x, name, level), labels) for name, level in others}
+    conditions = {f"{name} {level}": apply_shift(x, name, level) for name, level in others}
+    conditions |= {_called(shift, level): apply_shift(x, shift, level) if level else x for level in severities}
+    conditions["validation"] = validation[0]
+
+    def answers(build: Callable) -> dict[str, np.ndarray]:  # condition -> probabilities (N, K)
+        return {c: stream_answers(build, network, images, batch_size, seed) for c, images in conditions.items()}
+
+    source = answers(Source)
+    adapted = {name: answers(build) for name, build in methods.items() if build is not Source}
+    corrupted = [f"{name} {level}" for name, level in others]
     table = {}
     for severity in severities:
-        images = apply_shift(x, shift, severity) if severity else x
-        called = f"{shift.replace('_', ' ')} {severity}" if severity else "no shift"
-        for name, build in methods.items():
-            words = {"adaptation": name, "shift": called, "others": corrupted, **about}
-            table[name, severity] = report_card_of(build, network, (images, labels), validation, **words)
+        here = _called(shift, severity)
+        for name in methods:
+            parts = (adapted[name], source) if name in adapted else (source,)  # after, before
+            after, before = parts[0], parts[1] if len(parts) == 2 else {}
+            table[name, severity] = report_card(
+                labels,
+                after[here],
+                before.get(here),
+                val_labels=validation[1],
+                val_after=after["validation"],
+                val_before=before.get("validation"),
+                corruptions={c: (labels, *(part[c].argmax(1) for part in parts)) for c in corrupted},
+                adaptation=name,
+                shift=here,
+                seed=seed,
+                **about,
+            )
     return table
+
+
+def _called(shift: str, severity: int) -> str:
+    return f"{shift.replace('_', ' ')} {severity}" if severity else "no shift"
 
 
 def card_axis(table: CardTable, position: int) -> list:
