@@ -73,7 +73,7 @@ from seminar_utils.teaching import figures, widgets
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
 SIZE = by_profile(
     smoke=dict(images=128, seeds=(0, 1), boot=100, trials=40, patients=60, block=48, blocks=2, clinics=2, ward=96, choose=48,
-               answers=128, card=96, severities=(0, 2, 4), real=96, cells=1),
+               answers=128, card=96, severities=(0, 1, 4), real=96, cells=1),
     cpu=dict(images=320, seeds=(0, 1, 2), boot=400, trials=300, patients=400, block=96, blocks=6, clinics=6, ward=400,
              choose=128, answers=640, card=400, severities=(0, 1, 2, 3, 4, 5), real=624, cells=12),
     gpu=dict(images=2000, seeds=(0, 1, 2), boot=1000, trials=1000, patients=1000, block=96, blocks=20, clinics=6, ward=430,
@@ -89,8 +89,8 @@ print("profile:", profile())
 # ## 1 · The question, in a picture
 #
 # Three networks were trained on scanners A and B (phantoms: images drawn by a program, six classes of lesion). Below, the
-# same six patients in three rows. In the first row the network is right. In the two others it is mostly wrong, and
-# "surely" wrong. **One of these rows is a new scanner. The other is a mistake in one line of the loader. Which is which?**
+# same six patients in three rows. In the first row the network is right. In the two others it is often wrong, and
+# sure of it. **One of these rows is a new scanner. The other is a mistake in one line of the loader. Which is which?**
 
 # %%
 models = {seed: load_checkpoint(f"resnet_small-phantoms-s{seed}") for seed in SIZE["seeds"]}
@@ -176,12 +176,19 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 4.3), sharey=True)
 for ax, probs, title in zip(axes, (probs_home, probs_new), ("scanner A", f"scanner C at {STRENGTH}")):
     figures.reliability_diagram(reliability_bins(probs, labels), title=title, ax=ax)
 plt.show()
+
+honest = stream_answers(BatchNormAdapt, model, x_new)  # (N, 6); each label below is drawn from its own row
+drawn = (np.random.default_rng(0).random((len(honest), 1)) > honest.cumsum(1)[:, :-1]).sum(1)
 for bins in (5, 15, 50):
-    print(f"scanner C, {bins:2d} bins: ECE {ece(probs_new, labels.numpy(), bins):.3f}")
+    print(f"{bins:2d} bins: ECE of the source model on scanner C {ece(probs_new, labels.numpy(), bins):.3f}; of answers that are "
+          f"calibrated by construction {ece(honest[:100], drawn[:100], bins):.3f} (100 patients), {ece(honest, drawn, bins):.3f} ({len(drawn)})")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# On the new scanner the network is much surer than it is right. An ECE depends on its binning: **state the bins, or the
-# number means nothing** (with few patients more bins make it larger, since each bin's share of right answers wobbles).
+# On the new scanner the network is much surer than it is right. It errs to the same side in nearly every bin, so its ECE
+# hardly depends on how many bins there are. That is a special case. The other two columns belong to answers whose labels
+# were drawn from their own probabilities: their true error is zero. Their ECE is not, and it grows with the bins and with
+# fewer patients, since each bin's share of right answers wobbles. **State the bins and the number of patients, or an ECE
+# means little.**
 #
 # Next, the threshold. A clinic wants "at most one false alarm in ten", a specificity of 0.9. The threshold that gives it is
 # fixed on **validation** patients, and then it stays.
@@ -306,12 +313,17 @@ def points(interval):
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] points"
 
 
+random_order = by_method(in_order["iid"])["BN"]
 for order, rows in in_order.items():
-    print(f"{order:10s} BN - source, balanced accuracy: {points(gain(rows, 'source', 'BN'))}")
+    here = by_method(rows)["BN"]
+    lost = paired_difference([random_order[s] for s in models], [here[s] for s in models])
+    print(f"{order:10s} BN - source {points(gain(rows, 'source', 'BN'))};   BN against itself in random order {points(lost)}")
 
 # %% [markdown]
-# So the order belongs to the result as much as the data do. From random to sorted patients the gain turns into a heavy loss;
-# the Dirichlet stream lies between (three seeds: look at its interval before you quote its sign). Lesson 11 takes this apart.
+# So the order belongs to the result as much as the data do. In random order BN is above the source model, on sorted patients
+# far below it; the Dirichlet stream lies between. The first column has wide intervals, because the *source* networks of the
+# three seeds differ so much on this scanner. The second one compares each network with itself: what the order alone costs
+# is found with three seeds. Choose the comparison that answers your question. Lesson 11 takes the cause apart.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Ask: I have six X-rays each of forty people. How many independent observations are that?"
 # ## 4 · How sure: a bootstrap from scratch
@@ -481,7 +493,7 @@ plt.show()
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **The number that flips.** With the labels that chose, tuning wins. It *cannot* do otherwise: the published setting is
 # among the candidates, and the maximum is never below one of its members. On patients who had no say the gain is gone and
-# points the other way (its interval, over three seeds, says how far that may be trusted). Green: the interval lies above
+# its middle lies on the other side (the interval, over seeds, says how far that may be trusted). Green: the interval lies above
 # zero; red: below; grey: it holds both signs.
 #
 # Honest ways exist. The package knows four rules and writes into every row of the store which one chose; the oracle never
@@ -574,15 +586,15 @@ by_metric = {metric: {name: gain(rows, "source", "BN", metric) for name, rows in
              for metric in ("accuracy", "balanced_accuracy")}
 for name in clinics:
     print(f"clinic of '{name}':".ljust(28) + "   ".join(f"{metric.replace('_', ' ')} {points(found[name])}" for metric, found in by_metric.items()))
-figure, axes = plt.subplots(1, 2, figsize=(13, 3.6), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(13, 3.6), sharex=True, sharey=True)
 for ax, (metric, found) in zip(axes, by_metric.items()):
     gain_plot(ax, found, f"BN - source, {metric.replace('_', ' ')}")
 plt.show()
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **The number that flips.** In accuracy, the answer depends on the clinic: most would switch BN on, the clinics of large
-# lesions would lose by it. Nothing about the networks changed, only who came. Balanced accuracy gives the same sign
-# everywhere.
+# lesions would lose by it. Nothing about the networks changed, only who came. In balanced accuracy every dot lies on the
+# same side (not every interval does: three seeds, and few patients of the rare classes).
 #
 # The reason is one formula. With recalls $r_k$ and prevalences $\pi_k$, $\;\text{accuracy} = \sum_k \pi_k\, r_k$. On this
 # scanner the source model calls nearly everything large. That is poor skill, and a splendid habit where most lesions *are*
@@ -590,7 +602,7 @@ plt.show()
 
 # %%
 x, y = everyone.torch(size=32)
-source_says = run = stream_answers(Source, model, x[: SIZE["answers"]]).argmax(1)
+source_says = stream_answers(Source, model, x[: SIZE["answers"]]).argmax(1)
 recalls = per_class_recall(y[: SIZE["answers"]], source_says, 6)
 print("recall of each class:", dict(zip(class_names, recalls.round(2).tolist())))
 for name, rows in clinics.items():
@@ -629,8 +641,9 @@ for i, j in pairs:
 # %%
 for name in ("BN", "Tent"):
     both = is_real(answers["source"], answers[name], y_mid, seeds=True, n_boot=SIZE["boot"])
-    print(f"{name} against source, seeds and patients: {both}")
-print()
+    print(f"{name} against source at 0.5, seeds and patients: {both}")
+further = [[stream_answers(build, m, x_pool).argmax(1) for m in models.values()] for build in METHODS.values()]
+print(f"BN against source at {STRENGTH}, seeds and patients: {is_real(*further, y_pool, seeds=True, n_boot=SIZE['boot'])}\n")
 for seed, before, after in zip(models, answers["BN"], answers["Tent"]):
     print(f"Tent against BN, seed {seed}: {is_real(before, after, y_mid, n_boot=SIZE['boot'])}")
 print(f"Tent against BN, all seeds and patients: {is_real(answers['BN'], answers['Tent'], y_mid, seeds=True, n_boot=SIZE['boot'])}")
@@ -638,10 +651,11 @@ signs = [np.sign(value["Tent 0.001"] - value["BN"]) for value in scores.values()
 print(f"\nof the {len(signs)} small hospitals of part 5, Tent is above BN in {signs.count(1)}, below in {signs.count(-1)}, equal in {signs.count(0)}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Three lessons in these lines. *Resample what the claim is about*: networks for a network, seeds for a method. *Pair*: each
-# difference is taken on the same patients, seed by seed, so a difference of a large effect is found with three seeds,
-# however much the seeds differ among themselves. *A run picked from many has some sign*: one could have published Tent as
-# better or as worse than its control, by choosing hospital or seed.
+# Read these lines slowly. *Resample what the claim is about*: patients for a claim about one network, seeds as well for a
+# claim about a method. *Three seeds are few*: at 0.5 BN is above the source in each of them, but by so different amounts that
+# the honest interval reaches past zero; at 0.7, where all gain much, it does not. And *one seed has some sign*: of Tent
+# against BN a seed alone can say "yes, real" where all of them together say "not shown", and among the small hospitals one
+# could have picked a better Tent as well as a worse one.
 #
 # **Many comparisons.** A useless method has a $p$ that is uniform in $(0, 1)$: one in twenty is below 0.05. Try twenty, and
 # "one was significant". Holm's correction (1979): sort the $m$ values, multiply the smallest by $m$, the next by $m - 1$,
@@ -674,7 +688,7 @@ for name, difference in are_real(answers["BN"][0], tuned, y_mid, n_boot=SIZE["bo
 # Left of each pair what one might have reported, right of it what the same networks give when the question is asked properly.
 
 # %% tags=["readme-figure:four-ways"]
-worst = min(by_metric["accuracy"], key=lambda name: by_metric["accuracy"][name].mean)
+worst = min(by_metric["accuracy"], key=lambda name: by_metric["accuracy"][name].high)
 four = {
     "chosen by test labels": dict(zip(("on the patients that chose", "on other patients"), selected.values())),
     "a bug for a shift": {"wrong range": gain(loaded["half the brightness"], "source", "BN"), "right range": gain(loaded["as in training"], "source", "BN")},
@@ -716,10 +730,10 @@ table = widgets.card_table(
     METHODS, ask, (x_card, is_large(y_card)), (x_val, is_large(y_val)), "gamma", SIZE["severities"],
     others=[("blur", 2), ("exposure", 2)], model="ResNet-small", class_names=("not large", "large"), n_boot=SIZE["boot"],
 )
-widgets.report_dial_figure("BN", 4, table)
+widgets.report_dial_figure("source", 1, table)
 
 # %% [markdown]
-# Read it from the rules upwards. Then turn the dial: gamma is our model of a display curve that darkens the mid-tones
+# Read it from the rules upwards: the network ranks almost perfectly, and the card says no. Then turn the dial: gamma is our model of a display curve that darkens the mid-tones
 # (without a kernel: all severities at once; a cross is a rule that is broken).
 
 # %%
@@ -730,9 +744,11 @@ widgets.report_dial(table)
 #
 # 1. **The first rule to break is the threshold**, while AUROC and accuracy still look fine. The classes here are easy, so the
 #    threshold that keeps nine of ten healthy patients under it lies very low, and scores that move a little pass over it.
-# 2. The collapse alarm, the one rule that needs no label, is the *last* to ring, and may fall silent again at more
-#    severity: a model that is wrong in a varied way looks healthy to it.
-# 3. BN pushes the first "no" to a higher severity. It does not abolish it.
+# 2. The collapse alarm, the one rule that needs no label, rings late if at all: a model that is wrong in a varied way looks
+#    healthy to it.
+# 3. BN pushes the first "no" to a higher severity. It does not abolish it, and its last "yes" hangs by a hair: move the
+#    slider there and see how near the numbers are to their limits. Only the AUROC's rule asks for the lower end of an
+#    interval; that is a choice, written down, and you may write another.
 #
 # What the card does not say: anything about another hospital, another order of patients, or another seed. It was made with
 # one network on one stream.

@@ -110,7 +110,7 @@ def report_dial_static(table: CardTable) -> CourseFigure:
         places = [severity for severity in severities if (method, severity) in table]
         _draw_numbers(axes[0, column], places, cards, method)
         _draw_rules(axes[1, column], places, cards)
-    axes[0, 0].legend(loc="lower left", fontsize=10)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     axes[1, 0].set_yticks(range(len(RULES)), RULES)
     figure.supxlabel("severity (0: no shift)", fontsize=12)
     return figure
