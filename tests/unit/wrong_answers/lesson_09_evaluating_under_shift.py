@@ -197,6 +197,8 @@ WRONG = {
         "largest first": adjusted(lambda i, m: i + 1),
         "one rival too few": adjusted(lambda i, m: np.maximum(m - i - 1, 1)),
         "Benjamini-Hochberg": benjamini_hochberg,
+        "one rival too many": adjusted(lambda i, m: m - i + 1),
+        "verdicts for p-values": lambda p: p < 0.05 / len(p),
     },
 }
 
