@@ -55,7 +55,7 @@ from seminar_utils.checkpoints import checkpoint_card
 from seminar_utils.data.real_shift import real_shift
 from seminar_utils.evaluation.calibration import expected_calibration_error, reliability_bins
 from seminar_utils.evaluation.differences import are_real, holm, is_real
-from seminar_utils.evaluation.intervals import Interval, bootstrap_interval, paired_difference, seed_interval
+from seminar_utils.evaluation.intervals import bootstrap_interval, paired_difference, seed_interval
 from seminar_utils.evaluation.label_shift import resample_prevalence
 from seminar_utils.evaluation.measure import by_method, gain, live_or_stored, measure, summarise
 from seminar_utils.evaluation.metrics import accuracy, balanced_accuracy, per_class_recall
@@ -180,8 +180,8 @@ plt.show()
 honest = stream_answers(BatchNormAdapt, model, x_new)  # (N, 6); each label below is drawn from its own row
 drawn = (np.random.default_rng(0).random((len(honest), 1)) > honest.cumsum(1)[:, :-1]).sum(1)
 for bins in (5, 15, 50):
-    print(f"{bins:2d} bins: ECE of the source model on scanner C {ece(probs_new, labels.numpy(), bins):.3f}; of answers that are "
-          f"calibrated by construction {ece(honest[:100], drawn[:100], bins):.3f} (100 patients), {ece(honest, drawn, bins):.3f} ({len(drawn)})")
+    print(f"{bins:2d} bins: ECE of the source model on scanner C {ece(probs_new, labels.numpy(), bins):.3f}; of answers calibrated "
+          f"by construction {ece(honest[:100], drawn[:100], bins):.3f} (100 patients), {ece(honest, drawn, bins):.3f} ({len(drawn)})")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # On the new scanner the network is much surer than it is right. It errs to the same side in nearly every bin, so its ECE
@@ -239,15 +239,12 @@ for where, scores in (("scanner A", score_home), (f"scanner C at {STRENGTH}", sc
 # %%
 SHOWN = ("exposure", "gamma", "poisson_noise", "blur")
 shifted = {(name, s): apply_shift(x_home[:48], name, s) for name in SHOWN for s in SEVERITIES}
-figures.lines_with_intervals(
-    SEVERITIES, {name.replace("_", " "): [shift_distance(x_home[:48], shifted[name, s]).mean().item() for s in SEVERITIES] for name in SHOWN},
-    xlabel="severity", ylabel="distance from the original", title="four of our X-ray shifts",
-)
+moved = {name: [shift_distance(x_home[:48], shifted[name, s]).mean().item() for s in SEVERITIES] for name in SHOWN}
+figures.lines_with_intervals(SEVERITIES, {name.replace("_", " "): values for name, values in moved.items()},
+                             xlabel="severity", ylabel="distance from the original", title="four of our X-ray shifts")
 
 # %% tags=["nbval-check-output"]
-grows = {name: all(
-    (shift_distance(x_home[:48], shifted[name, s + 1]).mean() > shift_distance(x_home[:48], shifted[name, s]).mean()).item()
-    for s in SEVERITIES[:-1]) for name in SHOWN}
+grows = {name: bool((np.diff(values) > 0).all()) for name, values in moved.items()}
 print("each step goes further:", grows)
 alone = apply_shift(x_home[5:6], "poisson_noise", 3, index=[5])
 print("image 5 alone = image 5 in the batch:", torch.equal(alone[0], shifted["poisson_noise", 3][5]))
@@ -304,8 +301,9 @@ plt.show()
 # %%
 METHODS = {"source": Source, "BN": BatchNormAdapt}
 x_mid, y_mid = patients(SIZE["answers"], "C", 0.5)
-in_order = {order: measure("eval.order", METHODS, models, x_mid, y_mid, order=order,
-                           params={"data": "phantoms", "scanner": "C", "strength": 0.5}) for order in ("iid", "dirichlet", "class")}
+about = {"data": "phantoms", "scanner": "C", "strength": 0.5}
+in_order = {order: measure("eval.order", METHODS, models, x_mid, y_mid, order=order, params=about)
+            for order in ("iid", "dirichlet", "class")}
 
 
 def points(interval):
@@ -402,8 +400,9 @@ print("ECE: notebook = package = scikit-learn's bins:", ece_gap < 1e-12)
 
 ours = bootstrap(correct, np.arange(len(correct)), SIZE["boot"], 0)
 package = bootstrap_interval(correct, statistic=np.mean, n_boot=SIZE["boot"], seed=0)
-by_scipy = stats.bootstrap((correct,), np.mean, n_resamples=SIZE["boot"], method="percentile", rng=np.random.default_rng(0)).confidence_interval
-boot_gap = max(np.abs(ours - np.array(other)).max() for other in ((package.low, package.high), tuple(by_scipy)))
+by_scipy = stats.bootstrap((correct,), np.mean, n_resamples=SIZE["boot"], method="percentile", rng=np.random.default_rng(0))
+bounds = np.array([[package.low, package.high], by_scipy.confidence_interval])
+boot_gap = np.abs(ours - bounds).max()
 print("bootstrap over images: notebook = package = scipy:", boot_gap < 1e-12)
 ours = bootstrap(few.ravel(), whose, SIZE["boot"], 0)
 package = bootstrap_interval(few.ravel(), statistic=np.mean, n_boot=SIZE["boot"], seed=0, clusters=whose)
@@ -415,13 +414,15 @@ print("Dirichlet stream: notebook = package, order for order, five seeds:", all(
 
 point = operating_point(is_large(y_val), score_val, is_large(y), score_new, 0.9)
 found = sensitivity_at_specificity(is_large(y_val), score_val, is_large(y), score_new, 0.9)
-false_alarms, hits_, cuts = roc_curve(is_large(y), score_new, drop_intermediate=False)
+false_alarms, true_alarms, cuts = roc_curve(is_large(y), score_new, drop_intermediate=False)
 place = np.flatnonzero(cuts > found.threshold)[-1]  # scikit-learn calls ill at or above its cut
-gaps = np.abs([point[0] - found.sensitivity, point[1] - found.specificity, point[0] - hits_[place], 1 - point[1] - false_alarms[place]])
-print("operating point: notebook = package = a point of scikit-learn's ROC curve:", gaps.max() < 1e-12)
+others = [(found.sensitivity, found.specificity), (true_alarms[place], 1 - false_alarms[place])]
+point_gap = np.abs(np.array(point) - others).max()
+print("operating point: notebook = package = a point of scikit-learn's ROC curve:", point_gap < 1e-12)
 
 # %%
-print(f"max |difference|: ECE {ece_gap:.1e}, bootstrap {boot_gap:.1e}, over patients {patient_gap:.1e}, operating point {gaps.max():.1e}")
+print("max |difference|:", ", ".join(f"{what} {gap:.1e}" for what, gap in (
+    ("ECE", ece_gap), ("bootstrap", boot_gap), ("over patients", patient_gap), ("operating point", point_gap))))
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="The commonest objection: 'but I only tried five'. Go back to the curve: five is enough."
 # ## 5 · First way: the test labels chose
@@ -462,7 +463,8 @@ def of(settings, seed, block):
 
 own, elsewhere, chosen = {}, {}, []
 for seed, block in scores:
-    choice = select("oracle", CANDIDATES, score=lambda c: of(c, seed, block), scored_on=f"block {block}", tested_on=f"block {block}")
+    name = f"hospital {block}"
+    choice = select("oracle", CANDIDATES, score=lambda c: of(c, seed, block), scored_on=name, tested_on=name)
     others = [b for b in range(SIZE["blocks"]) if b != block]
     own.setdefault(seed, []).append(of(choice.settings, seed, block) - of(PUBLISHED, seed, block))
     elsewhere.setdefault(seed, []).append(np.mean([of(choice.settings, seed, b) - of(PUBLISHED, seed, b) for b in others]))
@@ -479,8 +481,8 @@ def gain_plot(ax, found, title):
     """Dots with intervals around zero, in points: the look of all four flips."""
     for place, interval in enumerate(found.values()):
         colour = figures.PALETTE[2] if interval.low > 0 else figures.PALETTE[1] if interval.high < 0 else "#777777"
-        ax.errorbar(100 * interval.mean, place, xerr=[[100 * (interval.mean - interval.low)], [100 * (interval.high - interval.mean)]],
-                    fmt="o", color=colour, capsize=5, markersize=9)
+        ax.plot([100 * interval.low, 100 * interval.high], [place, place], "-|", color=colour, markersize=12)
+        ax.plot(100 * interval.mean, place, "o", color=colour, markersize=9)
     ax.axvline(0, color="#444444", linewidth=1)
     ax.set_yticks(range(len(found)), found)
     ax.set(ylim=(len(found) - 0.5, -0.5), xlabel="gain in points", title=title)
@@ -541,8 +543,10 @@ def windowed(x):
 x_small = load("phantoms", "test", n=SIZE["images"]).torch(size=28)[0]
 PIPELINES = {"as in training": x_home, "half the brightness": halved(x_home), "mean and std 0.5": squashed(x_home),
              "own window": windowed(x_home), "28 pixels for 32": x_small}
-loaded = {name: measure("eval.preprocessing", METHODS, models, x, labels, params={"data": "phantoms", "scanner": "A", "pipeline": name})
-          for name, x in PIPELINES.items()}
+loaded = {}
+for name, x in PIPELINES.items():
+    loaded[name] = measure("eval.preprocessing", METHODS, models, x, labels,
+                           params={"data": "phantoms", "scanner": "A", "pipeline": name})
 for name, rows in loaded.items():
     found = summarise(rows)
     print(f"{name:20s} source {found['source']}   BN {found['BN']}   BN - source {points(gain(rows, 'source', 'BN'))}")
@@ -574,18 +578,18 @@ for name, x in PIPELINES.items():
 
 # %%
 everyone = load("phantoms", "test", n=2000, scanner="C", strength=STRENGTH)
-clinics = {}
+about, clinics = {"data": "phantoms", "scanner": "C", "strength": STRENGTH, "share": 0.7}, {}
 for k in range(6)[-SIZE["clinics"]:]:
     shares = np.full(6, 0.3 / 5)
     shares[k] = 0.7
     ward = resample_prevalence(everyone, shares, n=SIZE["ward"], seed=0)
     x, y = ward.torch(size=32)
-    clinics[class_names[k]] = measure("eval.prevalence", METHODS, models, x, y,
-                                      params={"data": "phantoms", "scanner": "C", "strength": STRENGTH, "clinic": class_names[k], "share": 0.7})
+    clinics[class_names[k]] = measure("eval.prevalence", METHODS, models, x, y, params={**about, "clinic": class_names[k]})
 by_metric = {metric: {name: gain(rows, "source", "BN", metric) for name, rows in clinics.items()}
              for metric in ("accuracy", "balanced_accuracy")}
 for name in clinics:
-    print(f"clinic of '{name}':".ljust(28) + "   ".join(f"{metric.replace('_', ' ')} {points(found[name])}" for metric, found in by_metric.items()))
+    said = "   ".join(f"{metric.replace('_', ' ')} {points(found[name])}" for metric, found in by_metric.items())
+    print(f"clinic of '{name}':".ljust(28) + said)
 figure, axes = plt.subplots(1, 2, figsize=(13, 3.6), sharex=True, sharey=True)
 for ax, (metric, found) in zip(axes, by_metric.items()):
     gain_plot(ax, found, f"BN - source, {metric.replace('_', ' ')}")
@@ -607,7 +611,8 @@ recalls = per_class_recall(y[: SIZE["answers"]], source_says, 6)
 print("recall of each class:", dict(zip(class_names, recalls.round(2).tolist())))
 for name, rows in clinics.items():
     shares = np.where(np.array(class_names) == name, 0.7, 0.3 / 5)
-    print(f"clinic of '{name}':".ljust(28) + f"computed {shares @ recalls:.2f}, measured {by_method(rows, 'accuracy')['source'][0]:.2f}")
+    measured = by_method(rows, "accuracy")["source"][0]
+    print(f"clinic of '{name}':".ljust(28) + f"computed {shares @ recalls:.2f}, measured {measured:.2f}")
 
 # %% [markdown]
 # So never compare accuracies (nor AUPRC, whose chance level is the prevalence, nor predictive values) across sites. Report
@@ -646,9 +651,11 @@ further = [[stream_answers(build, m, x_pool).argmax(1) for m in models.values()]
 print(f"BN against source at {STRENGTH}, seeds and patients: {is_real(*further, y_pool, seeds=True, n_boot=SIZE['boot'])}\n")
 for seed, before, after in zip(models, answers["BN"], answers["Tent"]):
     print(f"Tent against BN, seed {seed}: {is_real(before, after, y_mid, n_boot=SIZE['boot'])}")
-print(f"Tent against BN, all seeds and patients: {is_real(answers['BN'], answers['Tent'], y_mid, seeds=True, n_boot=SIZE['boot'])}")
+together = is_real(answers["BN"], answers["Tent"], y_mid, seeds=True, n_boot=SIZE["boot"])
+print(f"Tent against BN, all seeds and patients: {together}")
 signs = [np.sign(value["Tent 0.001"] - value["BN"]) for value in scores.values()]
-print(f"\nof the {len(signs)} small hospitals of part 5, Tent is above BN in {signs.count(1)}, below in {signs.count(-1)}, equal in {signs.count(0)}")
+print(f"\nof the {len(signs)} small hospitals of part 5 (each with each seed), Tent is above BN in {signs.count(1)}, "
+      f"below in {signs.count(-1)}, equal in {signs.count(0)}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Read these lines slowly. *Resample what the claim is about*: patients for a claim about one network, seeds as well for a
@@ -675,7 +682,8 @@ holm_adjusted = exercise("eval.holm", holm_adjusted)
 p = np.random.default_rng(0).random((1000, 20))  # 1000 laboratories try 20 useless methods each
 adjusted = np.stack([holm_adjusted(row) for row in p])
 print("notebook = package:", np.abs(adjusted - np.stack([holm(row) for row in p])).max() < 1e-12)
-print(f"laboratories that 'found' something: {(p.min(1) < 0.05).mean():.0%} without correction, {(adjusted.min(1) < 0.05).mean():.0%} with Holm's")
+plain, corrected = ((values.min(1) < 0.05).mean() for values in (p, adjusted))
+print(f"laboratories that 'found' something: {plain:.0%} without correction, {corrected:.0%} with Holm's")
 
 # %%
 tuned = {name: stream_answers(build, model, x_mid).argmax(1) for name, build in TENTS.items()}
@@ -691,8 +699,10 @@ for name, difference in are_real(answers["BN"][0], tuned, y_mid, n_boot=SIZE["bo
 worst = min(by_metric["accuracy"], key=lambda name: by_metric["accuracy"][name].high)
 four = {
     "chosen by test labels": dict(zip(("on the patients that chose", "on other patients"), selected.values())),
-    "a bug for a shift": {"wrong range": gain(loaded["half the brightness"], "source", "BN"), "right range": gain(loaded["as in training"], "source", "BN")},
-    "prevalence for skill": {f"accuracy, clinic of\n'{worst}'": by_metric["accuracy"][worst], "balanced accuracy": by_metric["balanced_accuracy"][worst]},
+    "a bug for a shift": {"wrong range": gain(loaded["half the brightness"], "source", "BN"),
+                          "right range": gain(loaded["as in training"], "source", "BN")},
+    "prevalence for skill": {f"accuracy, clinic of\n'{worst}'": by_metric["accuracy"][worst],
+                             "balanced accuracy": by_metric["balanced_accuracy"][worst]},
     "one seed": dict(list(pairwise.items())[:2]),
 }
 figure, axes = plt.subplots(2, 2, figsize=(12.5, 4.8))
@@ -733,8 +743,9 @@ table = widgets.card_table(
 widgets.report_dial_figure("source", 1, table)
 
 # %% [markdown]
-# Read it from the rules upwards: the network ranks almost perfectly, and the card says no. Then turn the dial: gamma is our model of a display curve that darkens the mid-tones
-# (without a kernel: all severities at once; a cross is a rule that is broken).
+# Read it from the rules upwards: the network ranks almost perfectly, and the card says no. Then turn the dial: gamma is our
+# model of a display curve that darkens the mid-tones (without a kernel: all severities at once; a cross is a rule that is
+# broken).
 
 # %%
 widgets.report_dial(table)
@@ -776,8 +787,9 @@ def xray_pipelines():
     """Source and BN on validation X-rays, loaded rightly and wrongly."""
     x, y = xray["val"].subset(range(min(SIZE["real"], len(xray["val"])))).torch()
     loads = {"as in training": x, "half the brightness": halved(x), "mean and std 0.5": squashed(x), "own window": windowed(x)}
+    about, nets = {"data": "pneumoniamnist", "split": "val"}, xray_nets()
     return [row for name, images in loads.items()
-            for row in measure("eval.xray", METHODS, xray_nets(), images, y, params={"data": "pneumoniamnist", "split": "val", "pipeline": name})]
+            for row in measure("eval.xray", METHODS, nets, images, y, params={**about, "pipeline": name})]
 
 
 xray_rows = live_or_stored("eval.xray", xray is not None, xray_pipelines)
@@ -785,7 +797,8 @@ xray_found = {}
 for name in dict.fromkeys(row["params"]["pipeline"] for row in xray_rows):
     rows = [row for row in xray_rows if row["params"]["pipeline"] == name]
     xray_found[name] = gain(rows, "source", "BN")
-    print(f"{name:20s} source {summarise(rows)['source']}   BN {summarise(rows)['BN']}   BN - source {points(xray_found[name])}")
+    found = summarise(rows)
+    print(f"{name:20s} source {found['source']}   BN {found['BN']}   BN - source {points(xray_found[name])}")
 figure, ax = plt.subplots(figsize=(8, 2.8))
 gain_plot(ax, xray_found, "chest X-rays without any shift: what BN 'gains'")
 plt.show()
@@ -816,8 +829,8 @@ rows_by_share = live_or_stored("eval.xray_prevalence", xray is not None, xray_pr
 for share in dict.fromkeys(row["params"]["pneumonia"] for row in rows_by_share):
     rows = [row for row in rows_by_share if row["params"]["pneumonia"] == share]
     for metric in ("accuracy", "balanced_accuracy"):
-        found = summarise(rows, metric)
-        print(f"{share:4.0%} pneumonia, {metric:18s} source {found['source']}   source - constant {points(gain(rows, 'always normal', 'source', metric))}")
+        found, ahead = summarise(rows, metric), gain(rows, "always normal", "source", metric)
+        print(f"{share:4.0%} pneumonia, {metric:18s} source {found['source']}   source - constant {points(ahead)}")
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -865,7 +878,8 @@ cell_found = {}
 for domain in dict.fromkeys(row["params"]["domain"] for row in cell_rows):
     rows = [row for row in cell_rows if row["params"]["domain"] == domain]
     found, cell_found[domain] = summarise(rows), gain(rows, "source", "BN")
-    print(f"{domain:15s} {rows[0]['params']['images']:3d} cells: source {found['source']}   BN {found['BN']}   BN - source {points(cell_found[domain])}")
+    print(f"{domain:15s} {rows[0]['params']['images']:3d} cells: source {found['source']}   BN {found['BN']}   "
+          f"BN - source {points(cell_found[domain])}")
 figure, ax = plt.subplots(figsize=(8, 2.8))
 gain_plot(ax, cell_found, "white blood cells: what BN gains (95%, seeds)")
 plt.show()
@@ -906,8 +920,9 @@ def on_nuclei():
 
 
 for row in live_or_stored("eval.nuclei", slides is not None, on_nuclei):
-    low, high = row["intervals"]["dice"]
-    print(f"{row['params']['domain']:13s} {row['params']['images']:3d} images, {row['params']['method']:13s} Dice {row['metrics']['dice']:.2f} [{low:.2f}, {high:.2f}] over images")
+    about, (low, high) = row["params"], row["intervals"]["dice"]
+    print(f"{about['domain']:13s} {about['images']:3d} images, {about['method']:13s} "
+          f"Dice {row['metrics']['dice']:.2f} [{low:.2f}, {high:.2f}] over images")
 
 # %% [markdown]
 # From fluorescence to histology the method is ruined, and one sign mends it: nuclei are dark there. It would have been easy
