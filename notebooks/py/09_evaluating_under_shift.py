@@ -129,7 +129,7 @@ figures.image_grid(torch.cat(rows), titles=[title for row in rows for title in s
 # A method that "adapts" improves both lower rows (part 6). In one of them the gain is a fact about a scanner, in the other
 # it is a fact about a division. A benchmark that cannot tell them apart is worth nothing, and **most of what can go wrong
 # in an evaluation looks just like success.** This lesson shows four such ways. Each comes with *one number that changes
-# its sign* when the evaluation is done properly:
+# its sign*, or comes down to nothing, when the evaluation is done properly:
 #
 # | you fool yourself by | the question you forgot |
 # |---|---|
@@ -474,6 +474,8 @@ selected = {"reported: on the patients\nwhose labels chose": seed_interval([np.m
             "honest: the same choice\non other patients": seed_interval([np.mean(v) for v in elsewhere.values()])}
 for what, interval in selected.items():
     print(f"{what.replace(chr(10), ' '):50s} {points(interval)}")
+by_luck = paired_difference([np.mean(v) for v in elsewhere.values()], [np.mean(v) for v in own.values()])
+print(f"{'the difference: what looking at the labels added':50s} {points(by_luck)}")
 
 
 # %%
