@@ -74,7 +74,7 @@ from seminar_utils.teaching import figures, widgets
 SIZE = by_profile(
     smoke=dict(images=128, seeds=(0, 1), boot=100, trials=40, patients=60, block=48, blocks=2, clinics=2, ward=96, choose=48,
                answers=128, card=96, severities=(0, 1, 4), real=96, cells=1),
-    cpu=dict(images=320, seeds=(0, 1, 2), boot=400, trials=300, patients=400, block=96, blocks=6, clinics=6, ward=400,
+    cpu=dict(images=320, seeds=(0, 1, 2), boot=400, trials=300, patients=400, block=96, blocks=10, clinics=6, ward=400,
              choose=128, answers=640, card=400, severities=(0, 1, 2, 3, 4, 5), real=624, cells=12),
     gpu=dict(images=2000, seeds=(0, 1, 2), boot=1000, trials=1000, patients=1000, block=96, blocks=20, clinics=6, ward=430,
              choose=500, answers=2000, card=2000, severities=(0, 1, 2, 3, 4, 5), real=624, cells=30),
