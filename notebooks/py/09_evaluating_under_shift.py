@@ -521,14 +521,14 @@ print(report)
 
 # %% [markdown]
 # The last line, oracle minus default, is what tuning could win at the very most *on these patients*, luck included. A gain in
-# a paper that only the oracle reaches is no gain. Two published methods that the course reads later (TTT++ and DAPL) choose
-# their last or best epoch by the accuracy on the test set, in their public code; the course says so where they appear.
+# a paper that only the oracle reaches is no gain. Two published methods that the course reads later let test labels stop the
+# training (TTT++) or choose the checkpoint (DAPL) in their public code; the course says so where they appear.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · Second way: a bug, taken for a shift
 #
-# Back to the picture. The middle row was the bug: pixels at half their brightness. Four pipelines, **all on scanner A, where
-# the networks were trained**, so that nothing has shifted:
+# Back to the picture. The middle row was the bug: pixels at half their brightness. Here are five pipelines, the right one and
+# four wrong ones, **all on scanner A, one of the two on which the networks were trained**, so that nothing has shifted:
 
 # %%
 def squashed(x):
@@ -557,7 +557,7 @@ gain_plot(ax, {name: gain(rows, "source", "BN") for name, rows in loaded.items()
 plt.show()
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# **The number that flips.** With a wrong loader, adaptation "gains" by the tens of points; with the right one there is
+# **The number that flips.** With a wrong loader adaptation "gains", up to dozens of points; with the right one there is
 # nothing to gain (on X-rays, in part 11, it even loses). Batch statistics undo a wrong scale, so **adaptation looks best
 # exactly where the pipeline is broken.** In a public ImageNet-C comparison a ViT that had been fed the wrong mean and
 # deviation went from 29.9 to 51.1% accuracy when that was mended, without any adaptation (facts collected for this course).
@@ -603,7 +603,7 @@ plt.show()
 # same side (not every interval does: three seeds, and few patients of the rare classes).
 #
 # The reason is one formula. With recalls $r_k$ and prevalences $\pi_k$, $\;\text{accuracy} = \sum_k \pi_k\, r_k$. On this
-# scanner the source model calls nearly everything large. That is poor skill, and a splendid habit where most lesions *are*
+# scanner the source model calls most lesions large. That is poor skill, and a splendid habit where most lesions *are*
 # large. From its recalls on a balanced sample its accuracy in every clinic can be computed without going there:
 
 # %%
@@ -695,7 +695,8 @@ for name, difference in are_real(answers["BN"][0], tuned, y_mid, n_boot=SIZE["bo
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · The four in one figure
 #
-# Left of each pair what one might have reported, right of it what the same networks give when the question is asked properly.
+# In each panel: above what one might have reported, below what the same networks give when the question is asked properly. In
+# the last panel both lines might have been reported; the proper answer, for one recipe trained three times, is zero.
 
 # %% tags=["readme-figure:four-ways"]
 worst = min(by_metric["accuracy"], key=lambda name: by_metric["accuracy"][name].high)
