@@ -966,7 +966,7 @@ quiz("09_evaluating_under_shift")
 # %% [markdown]
 # | claim | here |
 # |---|---|
-# | "Tuned settings beat the published ones" (when the test labels tune) | contradicted on patients who had no say (part 5) |
+# | "Tuned settings beat the published ones" (when the test labels tune) | not found on patients who had no say; what looking at the labels added is printed with its interval (part 5) |
 # | Hyper-parameter selection without labels of the target is unreliable (Zhao et al. 2023) | one small example, for one network (part 5); their study is far larger |
 # | "Adaptation recovers tens of points" | reproduced on scanner A, where nothing had shifted: the loader was wrong (part 6, and on X-rays and cells in part 11) |
 # | Modern networks are too sure (Guo et al. 2017) | reproduced under shift; at home ours are nearly calibrated (part 2) |
