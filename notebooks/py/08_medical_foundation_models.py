@@ -617,7 +617,7 @@ for name, model in (("as trained", tiny), ("decoder tuned", tuned)):
 # line.
 #
 # **The longer run**, from the store: three seeds (which ten images, the order, LoRA's start), more steps, more test images.
-# The learning rates come from a few tries on validation images of scanner C and an early, half-trained network, before any
+# The learning rates come from a few tries on validation images of scanner C (one seed that the table does not use), before any
 # of these test images was looked at. (A clinic with ten labels has no such validation set: it would take the paper's rates.)
 
 # %%

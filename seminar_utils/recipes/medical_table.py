@@ -41,8 +41,8 @@ VARIED = "sam_tiny-phantoms-s0"  # the same, with varied brightness, contrast, b
 STRENGTH, LABELLED = 0.7, 10
 LOOSE = (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6)  # every side moves outwards by this share of the box's side
 TUNING = {  # rates: a few tries on validation images of scanner C
-    "decoder": SamConfig(epochs=60, batch_size=5, lr=1e-3, warmup=6, rounds=2, weight_decay=0.01),
-    "LoRA": SamConfig(epochs=60, batch_size=5, lr=5e-3, warmup=6, rounds=2, weight_decay=0.01),
+    "decoder": SamConfig(epochs=60, batch_size=5, lr=2e-3, warmup=6, rounds=2, weight_decay=0.01),
+    "LoRA": SamConfig(epochs=60, batch_size=5, lr=1e-2, warmup=6, rounds=2, weight_decay=0.01),
     "full": SamConfig(epochs=60, batch_size=5, lr=5e-4, warmup=6, rounds=2, weight_decay=0.01),
 }
 RANK = 4

@@ -29,6 +29,7 @@ from .model_widgets import (
     patch_static,
     residual_explorer,
 )
+from .report_widgets import card_table, report_dial, report_dial_figure, report_dial_static
 from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styled
 from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_figure, window_static
 
@@ -40,6 +41,7 @@ __all__ = [
     "box_figure",
     "box_static",
     "box_table",
+    "card_table",
     "class_attention",
     "click_segmenter",
     "cyclic_shift",
@@ -66,6 +68,9 @@ __all__ = [
     "prompt_playground",
     "prompt_static",
     "prompt_table",
+    "report_dial",
+    "report_dial_figure",
+    "report_dial_static",
     "residual_explorer",
     "scanner_dial",
     "scanner_dial_figure",

@@ -15,11 +15,14 @@ import pytest
 import torch
 from wrong_answers import RIGHT, WRONG
 
+from seminar_utils.evaluation.intervals import draw_units, resample
+from seminar_utils.evaluation.orders import ORDERS
 from seminar_utils.runtime import SeminarError
 from seminar_utils.teaching import exercises
 from seminar_utils.teaching.exercise_bank import all_exercises, find_exercise
 from seminar_utils.teaching.exercise_bank import lesson_01_resnet as resnet
 from seminar_utils.teaching.exercise_bank import lesson_02_vision_transformer as vit
+from seminar_utils.teaching.exercise_bank import lesson_09_evaluating_under_shift as shift
 from seminar_utils.teaching.exercise_bank import lesson_11_tent as tent
 from seminar_utils.teaching.exercises import exercise, hint, progress, solution
 from seminar_utils.teaching.judging import compare, judge
@@ -114,6 +117,24 @@ def test_output_size_and_receptive_field_agree_with_torch():
     middle = net(x)[0, 0, 5, 5]
     touched = torch.autograd.grad(middle, x)[0][0, 0].any(0).sum().item()
     assert resnet.receptive_field(layers) == touched
+
+
+def test_dealing_out_every_class_gives_the_package_s_dirichlet_stream():
+    labels, rng = np.random.default_rng(3).integers(0, 4, 150), np.random.default_rng(7)
+    stretch = np.empty(150, dtype=int)
+    for k in range(4):
+        patients = rng.permutation(np.flatnonzero(labels == k))
+        stretch[patients] = shift.deal_out(len(patients), rng.dirichlet(np.full(20, 0.3)))
+    expected = ORDERS["dirichlet"](labels, 7, delta=0.3, slots=20)
+    np.testing.assert_array_equal(np.lexsort((rng.random(150), stretch)), expected)
+
+
+def test_drawing_patients_gives_the_package_s_bootstrap_over_clusters():
+    patients, values = np.array([3, 3, 8, 5, 8, 8]), np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+    drawn = np.array([3, 5, 8])[draw_units(3, 200, 0)]
+    means = [values[shift.draw_patients(patients, ids)].mean() for ids in drawn]
+    package = resample(values, statistic=np.mean, n_boot=200, clusters=patients).values
+    np.testing.assert_allclose(means, package, atol=1e-12)
 
 
 def test_alarm_cases_keep_away_from_the_threshold():
