@@ -44,8 +44,10 @@ def create_method(name: str, model: nn.Module, **settings: Any) -> Adapter:
     known = settings_of(name)
     for setting in settings:
         if setting not in known:
-            raise unknown_name(f"setting of {name}", setting, known) if known else SeminarError(
-                f"the method {name!r} takes no settings, got {setting!r}"
+            raise (
+                unknown_name(f"setting of {name}", setting, known)
+                if known
+                else SeminarError(f"the method {name!r} takes no settings, got {setting!r}")
             )
     return METHODS[name](model, **settings)
 

@@ -15,7 +15,17 @@ from seminar_utils.data.real_shift import REAL_SHIFTS, RealShift, real_shift
 from seminar_utils.data.skimage_sets import PICTURES, load_skimage
 from seminar_utils.runtime import SeminarError, unknown_name
 
-__all__ = ["REAL_SHIFTS", "SPLITS", "Card", "ImageSet", "RealShift", "available", "load", "options_of", "real_shift"]
+__all__ = [
+    "REAL_SHIFTS",
+    "SPLITS",
+    "Card",
+    "ImageSet",
+    "RealShift",
+    "available",
+    "load",
+    "options_of",
+    "real_shift",
+]
 
 REAL_SETS = {"nuclei": load_nuclei, "wbc": load_wbc}
 
@@ -42,7 +52,7 @@ def load(name: str, split: str = "train", **options: Any) -> ImageSet:
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """The options that `load` takes for a data set, with their defaults. Raises SeminarError for an unknown one."""
+    """The options that `load` takes for a data set, with their defaults. Raises SeminarError for another name."""
     if name not in available():
         raise unknown_name("data set", name, available())
     parameters = inspect.signature(_loader_of(name)).parameters.values()

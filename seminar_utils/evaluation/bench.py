@@ -7,8 +7,8 @@ On one machine: `seminar bench run SPEC.toml --workers 2`. With more machines, s
     dask worker tcp://HOST:8786 --nthreads 1 --nworkers 8
     seminar bench run SPEC.toml --scheduler tcp://HOST:8786
 
-On a cluster with SLURM, dask-jobqueue (`pip install dask-jobqueue`) submits the workers as jobs; leave this running
-on the login node, in tmux or as a job of its own, and run the benchmark beside it:
+On a cluster with SLURM, dask-jobqueue (`pip install dask-jobqueue`) submits the workers as jobs; leave this
+running on the login node, in tmux or as a job of its own, and run the benchmark beside it:
 
     from dask_jobqueue import SLURMCluster
     cluster = SLURMCluster(cores=8, processes=8, memory="32GB", walltime="02:00:00",

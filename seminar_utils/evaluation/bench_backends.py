@@ -171,13 +171,17 @@ def _connect(url: str, patience: float):
     try:
         client = Client(url, timeout=patience, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        raise SeminarError(f"no Dask scheduler answers at {url!r} within {patience:g} s ({type(error).__name__})") from error
+        raise SeminarError(
+            f"no Dask scheduler answers at {url!r} within {patience:g} s ({type(error).__name__})"
+        ) from error
     try:
         client.wait_for_workers(1, timeout=patience)
         theirs = client.run(_version_there)
     except TimeoutError as error:
         client.close(timeout=2)
-        raise SeminarError(f"the Dask scheduler at {url} has no workers: dask worker {url} --nthreads 1") from error
+        raise SeminarError(
+            f"the Dask scheduler at {url} has no workers: dask worker {url} --nthreads 1"
+        ) from error
     except Exception as error:
         client.close(timeout=2)
         raise SeminarError(f"the workers of {url} can't import seminar_utils: {error}") from error
@@ -253,7 +257,9 @@ def _check_alive(client, patience: float) -> None:
     try:
         client.wait_for_workers(1, timeout=patience)
     except (TimeoutError, OSError) as error:
-        raise SeminarError("the Dask cluster has no workers any more; the same command goes on where this stopped") from error
+        raise SeminarError(
+            "the Dask cluster has no workers any more; the same command goes on where this stopped"
+        ) from error
 
 
 def backend(workers: int = 0, scheduler: str | None = None) -> Callable[[Sequence[Cell], Setup], Iterator[Done]]:

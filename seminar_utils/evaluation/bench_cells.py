@@ -69,11 +69,22 @@ class Cell:
         }
 
     def __str__(self) -> str:
-        said = {key: value for key, value in self.params().items() if key not in ("settings", "selection", "model")}
+        said = {
+            key: value for key, value in self.params().items() if key not in ("settings", "selection", "model")
+        }
         return ", ".join(f"{key} {value}" for key, value in said.items()) + f", seed {self.seed}"
 
 
-AXES = ("method", "model", "data", "shift", "severity", "stream", "batch_size", "reset")  # of a table, all but seeds
+AXES = (
+    "method",
+    "model",
+    "data",
+    "shift",
+    "severity",
+    "stream",
+    "batch_size",
+    "reset",
+)  # of a table, all but seeds
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def method_name(method: Mapping[str, Any]) -> str:
     """The method with the settings that are not its defaults: "tent lr=0.01"; the rule that chose, if one did."""
     name = _with_options(method["name"], method["settings"])
     rule = method.get("selection", "default")
-    return name if rule == "default" else f"{name} ({rule.replace('_', ' ')})"
+    return name if rule == "default" else f"{name} ({rule.replace('_', ' ')} of {len(method['candidates'])})"
 
 
 def data_name(data: Mapping[str, Any]) -> str:

@@ -44,7 +44,9 @@ def method_entry(entry: Any) -> dict[str, Any]:
     if not candidates:
         raise SeminarError(f"the selection {rule!r} of {name!r} needs candidates = [{{...}}, ...] to choose from")
     if (rule == "held_out_shift") != (held_out is not None):
-        raise SeminarError(f"held_out = [shift, severity] belongs to the rule held_out_shift, {name!r} has {rule!r}")
+        raise SeminarError(
+            f"held_out = [shift, severity] belongs to the rule held_out_shift, {name!r} has {rule!r}"
+        )
     if held_out is not None:
         held_out = list(_condition(held_out, "held_out"))
     return method | {"selection": rule, "candidates": candidates, "held_out": held_out}
@@ -121,7 +123,9 @@ def shift_entries(names: Sequence[Any], severities: Sequence[Any]) -> list[tuple
         else:
             raise unknown_name("shift", name, ["none", *SHIFTS, *SETS])
     if severities and all(shift == "none" for shift, _, _ in found):
-        raise SeminarError(f"severities {list(severities)} without a shift that could have them: shifts is {names}")
+        raise SeminarError(
+            f"severities {list(severities)} without a shift that could have them: shifts is {names}"
+        )
     return found
 
 
@@ -132,7 +136,9 @@ def _condition(pair: Any, key: str) -> tuple[str, int]:
     if shift != "none" and shift not in SHIFTS:
         raise unknown_name("shift", shift, ["none", *SHIFTS])
     if isinstance(severity, bool) or severity not in ((0,) if shift == "none" else SEVERITIES):
-        raise SeminarError(f"{key}: the severity of {shift!r} is {0 if shift == 'none' else SEVERITIES}, got {severity!r}")
+        raise SeminarError(
+            f"{key}: the severity of {shift!r} is {0 if shift == 'none' else SEVERITIES}, got {severity!r}"
+        )
     return shift, severity
 
 

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import platform
+import random
 import threading
 import time
 import traceback
@@ -52,7 +53,7 @@ def run_cell(cell: Cell, setup: Setup) -> dict[str, Any]:
     """
     with _ONE_CELL_AT_A_TIME:
         try:
-            with one_thread():
+            with undisturbed():
                 for module in setup.imports:
                     importlib.import_module(module)
                 return {**_measured(cell, setup), "ran_on": ran_on()}
@@ -63,14 +64,17 @@ def run_cell(cell: Cell, setup: Setup) -> dict[str, Any]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch: sums come out the same everywhere, and neighbours are not disturbed."""
-    before = torch.get_num_threads()
+def undisturbed() -> Iterator[None]:
+    """One thread for torch, so that sums come out the same everywhere; threads and random states are given back."""
+    threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
     torch.set_num_threads(1)
     try:
-        yield
+        with torch.random.fork_rng():
+            yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 @functools.cache
@@ -159,7 +163,7 @@ def with_resets(method: Callable, every: int) -> Callable[[Tensor], Tensor]:
 
 
 def _without_method(cell: Cell) -> str:
-    """The cell with the source model in place of the method: what its harm is measured against, as a cache's key."""
+    """The cell with the source model for its method, which harm is measured against; as the key of a cache."""
     bare = replace(cell, method={"name": "source", "settings": {}}, reset=0, source_images=None, model="")
     return json.dumps(vars(bare), sort_keys=True)
 
@@ -173,7 +177,9 @@ def _source(cell: str, setup: Setup) -> Run:
 def _model(checkpoint: str, weights: str, setup: Setup) -> nn.Module:
     found = checkpoint_card(checkpoint, setup.checkpoints)["sha256"]
     if not found.startswith(weights):
-        raise SeminarError(f"{checkpoint} has other weights here ({found[:12]}) than in the spec's cell ({weights})")
+        raise SeminarError(
+            f"{checkpoint} has other weights here ({found[:12]}) than in the spec's cell ({weights})"
+        )
     return load_checkpoint(checkpoint, pick_device(), setup.checkpoints)
 
 
@@ -251,7 +257,11 @@ def _chosen(cell: Cell, setup: Setup) -> tuple[dict[str, Any], Selection | None]
     if rule == "default":
         return fixed, None
     tested_on = f"{data_name(cell.data)}, {cell.shift} {cell.severity}"
-    on = cell if rule == "oracle" else replace(cell, data=trained_on(cell, setup), stream={"order": "iid", "options": {}})
+    on = (
+        cell
+        if rule == "oracle"
+        else replace(cell, data=trained_on(cell, setup), stream={"order": "iid", "options": {}})
+    )
     if rule == "source_validation":
         on = replace(on, shift="none", severity=0)
     elif rule == "held_out_shift":
@@ -294,7 +304,9 @@ def _check_data(cell: Cell, setup: Setup, batch: int) -> None:
     found, card = image_set(cell.data, cell.images), checkpoint_card(cell.checkpoint, setup.checkpoints)
     theirs, ours = list(found.class_names), list(card["class_names"])
     if theirs != ours:
-        raise SeminarError(f"{cell.checkpoint} tells {_few(ours)} apart, {data_name(cell.data)} has {_few(theirs)}")
+        raise SeminarError(
+            f"{cell.checkpoint} tells {_few(ours)} apart, {data_name(cell.data)} has {_few(theirs)}"
+        )
     if batch > len(found):
         raise SeminarError(f"a batch of {batch} can't be filled: {data_name(cell.data)} has {len(found)} images")
 

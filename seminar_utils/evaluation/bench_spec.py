@@ -63,6 +63,7 @@ DEFAULTS = {
     "seeds": [0],
 }
 
+
 @dataclass(frozen=True)
 class Spec:
     """A checked benchmark: its name, its cells (no two alike), and what a process needs to run them."""
@@ -134,7 +135,9 @@ def _cells(grid: Entry, images: int | None, resamples: int, source_images: int, 
     lists = {key: as_list(grid.get(key, default)) for key, default in DEFAULTS.items()}
     empty = [key for key, values in lists.items() if not values and key != "severities"]
     if empty:
-        raise SeminarError(f"a grid needs at least one entry in each of methods, models, data; {empty[0]} has none")
+        raise SeminarError(
+            f"a grid needs at least one entry in each of methods, models, data; {empty[0]} has none"
+        )
     methods = [method_entry(entry) for entry in lists["methods"]]
     data = [data_entry(entry) for entry in lists["data"]]
     streams = [stream_entry(entry) for entry in lists["streams"]]
@@ -158,7 +161,9 @@ def _cells(grid: Entry, images: int | None, resamples: int, source_images: int, 
 def _on_channels(shifts: list[tuple[str, int, bool]], card: Entry) -> list[tuple[str, int]]:
     """The conditions for a model's images: on grey ones a set leaves its stains out."""
     grey = card["model_args"].get("in_chans", 3) == 1
-    return [(shift, severity) for shift, severity, of_set in shifts if not (grey and of_set and shift in COLOUR_ONLY)]
+    return [
+        (shift, severity) for shift, severity, of_set in shifts if not (grey and of_set and shift in COLOUR_ONLY)
+    ]
 
 
 def _check_combination(shift: str, severity: int, stream: Entry, method: Entry, card: Entry) -> None:
@@ -188,17 +193,23 @@ def _checkpoint(model: Any, data: Entry, seed: int, setup: Setup) -> dict[str, A
     names = list_checkpoints() if folder is None else sorted(path.stem for path in folder.glob("*.safetensors"))
     if model in names:
         return _classifier(_card(model, folder))
-    source = next((s.source for s in REAL_SHIFTS.values() if data["name"] in [t for t, _ in s.targets.values()]), None)
+    source = next(
+        (s.source for s in REAL_SHIFTS.values() if data["name"] in [t for t, _ in s.targets.values()]), None
+    )
     families = {name.rsplit("-s", 1)[0] for name in names}
     family = model if model in families else f"{model}-{source or data['name']}"
     if family not in families:
         known = {*names, *families, *(name.split("-")[0] for name in families)}
         if model in {name.split("-")[0] for name in families}:
-            raise SeminarError(f"no checkpoint of {model!r} was trained on {data['name']!r}; there are {sorted(families)}")
+            raise SeminarError(
+                f"no checkpoint of {model!r} was trained on {data['name']!r}; there are {sorted(families)}"
+            )
         raise unknown_name("model", model, known)
     if f"{family}-s{seed}" not in names:
         seeds = sorted(name.rsplit("-s", 1)[1] for name in names if name.rsplit("-s", 1)[0] == family)
-        raise SeminarError(f"{family!r} was trained with the seeds {', '.join(seeds)}; seed {seed} has no checkpoint")
+        raise SeminarError(
+            f"{family!r} was trained with the seeds {', '.join(seeds)}; seed {seed} has no checkpoint"
+        )
     return _classifier(_card(f"{family}-s{seed}", folder))
 
 
@@ -206,5 +217,3 @@ def _classifier(card: dict[str, Any]) -> dict[str, Any]:
     if card["model_args"].get("num_classes", 0) < 2:
         raise SeminarError(f"{card['name']} is no classifier: a benchmark needs a model that gives logits")
     return card
-
-
