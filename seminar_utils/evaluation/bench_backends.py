@@ -23,6 +23,7 @@ from .bench_cells import Cell, Setup
 Outcome = dict[str, Any]
 Done = tuple[Cell, Outcome, int]
 ATTEMPTS = 2
+ANSWER = 5  # seconds a scheduler has
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -144,11 +145,11 @@ def _mourn(worker: _Worker, todo: deque, stillborn: int) -> Iterator[Done]:
 
 
 def dask_cluster(
-    cells: Sequence[Cell], setup: Setup, url: str, patience: float = 10, window: int = 1000
+    cells: Sequence[Cell], setup: Setup, url: str, patience: float = 60, window: int = 1000
 ) -> Iterator[Done]:
     """On the workers of a Dask scheduler, given by its address ("tcp://host:8786").
 
-    patience: seconds to wait for the scheduler and for a first worker, and again where all workers are lost.
+    patience: seconds to wait for a first worker, and again where all are lost; the scheduler must answer at once.
     Raises SeminarError when distributed is not installed, nobody answers, there is no worker, the workers have
     another version of the course, or none of them is left.
     """
@@ -169,10 +170,10 @@ def _connect(url: str, patience: float):
     except ImportError as error:
         raise SeminarError("--scheduler needs dask: pip install 'seminar-utils[dask]'") from error
     try:
-        client = Client(url, timeout=patience, set_as_default=False)
+        client = Client(url, timeout=ANSWER, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise SeminarError(
-            f"no Dask scheduler answers at {url!r} within {patience:g} s ({type(error).__name__})"
+            f"no Dask scheduler answers at {url!r} within {ANSWER} s ({type(error).__name__})"
         ) from error
     try:
         client.wait_for_workers(1, timeout=patience)

@@ -65,7 +65,7 @@ def run_cell(cell: Cell, setup: Setup) -> dict[str, Any]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """One thread for torch, so that sums come out the same everywhere; threads and random states are given back."""
+    """One thread for torch, so that sums are the same everywhere; threads and random states are given back."""
     threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
     torch.set_num_threads(1)
     try:

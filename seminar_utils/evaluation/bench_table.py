@@ -107,13 +107,13 @@ def bench_table(
             f"or fix them by --where {lost[0]}={vary[lost[0]][-1]}"
         )
     values = aggregate(found, metric, row_axes, column_axes)
-    names = [tuple(sorted({key[side] for key in values}, key=_order)) for side in (0, 1)]
     first = found[0]["params"]
     fixed = {axis: first[axis] for axis in AXES if axis not in (*row_axes, *column_axes, *vary)}
     notes = [_about_intervals(values)]
     if over is not None:
         values = _differences(values, tuple(row_axes), over, metric)
         notes = [_about_differences(values, over)]
+    names = [tuple(sorted({key[side] for key in values}, key=_order)) for side in (0, 1)]
     shape = (tuple(row_axes), tuple(column_axes), *names)
     return Table(metric, *shape, values, fixed, tuple(filter(None, notes)))
 

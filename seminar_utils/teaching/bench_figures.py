@@ -94,19 +94,24 @@ def severity_curves(rows: Sequence[Row], metric: str = "balanced_accuracy") -> D
 
 
 def _curves(rows: Sequence[Row], shift: str, metric: str) -> tuple[list[int], dict]:
-    """Severities (0 is no shift, where it was measured), and method -> (means, intervals)."""
+    """Severities (0: no shift) at which something is complete, and method -> (means, intervals) there."""
     there = {row["params"]["severity"] for row in rows if row["params"]["shift"] == shift}
     severities = sorted(there | {0 for row in rows if row["params"]["shift"] == "none"})
-    points: dict[str, list[Interval]] = {}
+    points: dict[str, dict[int, Interval]] = {}
     for severity in severities:
         name = shift if severity else "none"
         here = [row for row in rows if (row["params"]["shift"], row["params"]["severity"]) == (name, severity)]
-        for method, interval in overall(here, metric)[0].items():
-            points.setdefault(method, []).append(interval)
-    full = {method: found for method, found in points.items() if len(found) == len(severities)}
-    return severities, {
-        m: ([i.mean for i in found], [(i.low, i.high) for i in found]) for m, found in full.items()
-    }
+        try:
+            found = overall(here, metric)[0]
+        except SeminarError:
+            continue  # no condition there is complete
+        for method, interval in found.items():
+            points.setdefault(method, {})[severity] = interval
+    drawn = [severity for severity in severities if points and all(severity in found for found in points.values())]
+    if not drawn:
+        raise SeminarError(f"the shift {shift!r} has no severity at which every method has every seed")
+    curves = {m: [found[severity] for severity in drawn] for m, found in points.items()}
+    return drawn, {m: ([i.mean for i in found], [(i.low, i.high) for i in found]) for m, found in curves.items()}
 
 
 @styled

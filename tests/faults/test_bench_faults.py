@@ -1,11 +1,11 @@
 """What goes wrong in a benchmark: faulty cells, workers that die, spoilt stores, a scheduler that is not there."""
 
 import json
-import os
 import subprocess
 import sys
 import time
 
+import bench_process
 import pytest
 
 from seminar_utils import cli
@@ -61,42 +61,27 @@ def test_a_failing_cell_is_a_row_and_the_run_goes_on(bench, tmp_path):
     assert bench.rows.read_bytes().startswith(before) and len(rows_of(bench.rows)) == 8
 
 
-def test_a_worker_that_dies_is_replaced_and_its_cell_tried_once_more(bench, tmp_path):
-    once = tmp_path / "died"
-    spec = bench('"source"', '"killer"', f'{{name = "killer", once = "{once}"}}')
-    todo = parse_one_killer(spec)
-    summary = run_bench(todo, bench.rows, workers=1, progress=False)
-    assert summary.done == len(todo.cells) - 1 and once.exists()
-    assert [row["error"] for row in summary.failures] == [
-        "its worker died 2 times at this cell (the last exit code is -9)"
-    ]
-    attempts = {row["params"]["method"].split()[0]: row["attempts"] for row in rows_of(bench.rows)}
-    assert attempts == {"source": 1, "killer": 2}
-
-
-def parse_one_killer(spec):
-    """Two sources, one cell that always kills, one that kills once: every start of a worker costs seconds."""
-    from dataclasses import replace
-
-    chosen, seen = [], set()
-    for cell in spec.cells:
-        name = cell.params()["method"]
-        if name == "source" or name not in seen:
-            chosen.append(cell)
-        seen.add(name)
-    return replace(spec, cells=tuple(chosen))
+def test_a_worker_that_dies_is_replaced_and_its_cell_tried_once_more(bench, tmp_path, monkeypatch):
+    """Real processes and a real kill; what computes in them is a stand-in that imports nothing (bench_process)."""
+    monkeypatch.setattr("seminar_utils.evaluation.bench_backends._serve", bench_process.serve)
+    spec = bench('"source"', '"bn"', '"killer"', f'{{name = "killer", once = "{tmp_path / "died"}"}}')
+    summary = run_bench(spec, bench.rows, workers=2, progress=False, check=False)
+    assert (summary.done, len(summary.failures), summary.missing) == (6, 2, 0)
+    told = "its worker died 2 times at this cell (the last exit code is -9)"
+    assert [row["error"] for row in summary.failures] == [told, told]
+    rows = rows_of(bench.rows)
+    assert len(rows) == len({row["cell"] for row in rows}) == 8
+    attempts = {True: 0, False: 0}
+    for row in rows:
+        attempts["once" in row["params"]["settings"]] += row["attempts"]
+    assert attempts == {True: 2 + 1, False: 4 * 1 + 2 * 2}  # of two seeds the first one died once
 
 
 def test_workers_that_cannot_start_are_told(bench, monkeypatch):
-    monkeypatch.setenv("SEMINAR_DEVICE", "cuda")  # the workers fail at it; we never ask
-    monkeypatch.setattr("seminar_utils.evaluation.bench_backends._serve", no_worker)
-    with pytest.raises(SeminarError, match="die before they can take a cell"):
-        run_bench(bench('"source"'), bench.rows, workers=1, progress=False, check=False)
+    monkeypatch.setattr("seminar_utils.evaluation.bench_backends._serve", bench_process.stillborn)
+    with pytest.raises(SeminarError, match="die before they can take a cell .exit code 3"):
+        run_bench(bench('"source"'), bench.rows, workers=2, progress=False, check=False)
     assert not bench.rows.exists()
-
-
-def no_worker(pipe, setup):
-    os._exit(3)
 
 
 @pytest.mark.parametrize("cut", [1, 40, 400])

@@ -61,8 +61,8 @@ def test_a_key_is_the_same_on_every_machine():
 
 @pytest.mark.parametrize(
     "other",
-    [{"IMAGES": 31}, {"RESAMPLES": 100}, {"streams": ["class"]}, {"resets": ["episodic"]}, {"batch_sizes": [4, 32]},
-     {"data": ["phantoms"]}, {"seeds": [2]}, {"methods": [{"name": "tent", "lr": 0.1}]}],
+    [{"IMAGES": 31}, {"RESAMPLES": 100}, {"streams": ["class"]}, {"resets": ["episodic"]}, {"seeds": [2]},
+     {"batch_sizes": [4, 32]}, {"data": ["phantoms"]}, {"methods": [{"name": "tent", "lr": 0.1}]}],
 )  # fmt: skip
 def test_what_changes_the_numbers_changes_the_key(other):
     keys = {cell.key for cell in parse_spec(SPEC).cells}
@@ -137,7 +137,7 @@ BAD = {
     "another task": ({"data": ["pneumoniamnist"], "models": ["vit_small_14"]}, "unknown model"),
     "not trained on it": ({"data": ["wbc"], "models": ["mae_tiny"]}, "was trained on 'wbc'"),
     "gradual nothing": ({"streams": ["gradual"]}, "the shift is none"),
-    "shift twice": ({"streams": [{"schedule": "mixed", "conditions": "xray-light"}], "shifts": ["blur"]}, "as well"),
+    "shift twice": ({"streams": [{"schedule": "mixed", "conditions": "ct"}], "shifts": ["blur"]}, "as well"),
     "held out is tested": ({"methods": [{"name": "tent", "selection": "held-out shift", "held_out": ["blur", 3],
                                          "candidates": CANDIDATES}]}, "the tested shift itself"),
     "nothing held out": ({"methods": [{"name": "tent", "selection": "held_out_shift", "candidates": CANDIDATES}]},
