@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..runtime import SeminarError, unknown_name
 from .bench_cells import AXES, Cell
 from .bench_store import Row, newest
 from .differences import Difference, correct, is_real
+from .results import no_collection
 
 LOWER_IS_BETTER = ("ece", "adaptive_ece", "nll", "brier", "harm", "collapse_alarm", "ms_per_image",
                    "forward_per_image", "backward_per_image")  # fmt: skip
@@ -75,6 +77,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
+@no_collection()
 def bench_table(
     rows: Iterable[Row],
     cells: Sequence[Cell] = (),
@@ -144,7 +147,8 @@ def _of(rows: Iterable[Row], cells: Sequence[Cell], where: Mapping[str, Any]) ->
 
 def varying(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """axis -> its values, for the axes of which there are several."""
-    found = {axis: list(dict.fromkeys(row["params"][axis] for row in rows)) for axis in AXES}
+    columns = zip(*map(itemgetter(*AXES), [row["params"] for row in rows]))
+    found = {axis: list(dict.fromkeys(values)) for axis, values in zip(AXES, columns)}
     return {axis: values for axis, values in found.items() if len(values) > 1}
 
 
