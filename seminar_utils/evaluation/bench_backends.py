@@ -13,7 +13,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -23,6 +23,7 @@ from .bench_cells import Cell, Setup
 Outcome = dict[str, Any]
 Done = tuple[Cell, Outcome, int]
 ATTEMPTS = 2
+GOES_ON = "the same command goes on where this stopped"
 ANSWER = 5  # seconds a scheduler has
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -159,7 +160,8 @@ def dask_cluster(
         try:
             yield from _submit_all(client, cells, setup, patience, window)
         finally:
-            client.run_on_scheduler(_set_allowed_failures, before)
+            with suppress(Exception):  # it may be gone
+                client.run_on_scheduler(_set_allowed_failures, before)
     finally:
         client.close(timeout=2)
 
@@ -242,15 +244,15 @@ def _run_there(cell: Cell, setup: Setup) -> Outcome:
 
 
 def _outcome_of(future) -> Outcome | None:
-    """What a cell came to; None when its worker died."""
+    """What a cell came to; None when its worker died. Raises SeminarError when the scheduler is gone."""
     from distributed import KilledWorker
 
+    if future.status not in ("finished", "error"):  # cancelled, lost: no fault of the cell
+        raise SeminarError(f"the Dask scheduler is gone ({future.status}); {GOES_ON}")
     error = future.exception() if future.status == "error" else None
     if isinstance(error, KilledWorker):
         return None
-    if error is not None or future.status != "finished":
-        return {"error": f"Dask lost it ({future.status}): {error!r}"}
-    return future.result()
+    return {"error": f"{type(error).__name__} on its way through Dask: {error}"} if error else future.result()
 
 
 def _check_alive(client, patience: float) -> None:
@@ -258,9 +260,7 @@ def _check_alive(client, patience: float) -> None:
     try:
         client.wait_for_workers(1, timeout=patience)
     except (TimeoutError, OSError) as error:
-        raise SeminarError(
-            "the Dask cluster has no workers any more; the same command goes on where this stopped"
-        ) from error
+        raise SeminarError(f"the Dask cluster has no workers any more; {GOES_ON}") from error
 
 
 def backend(workers: int = 0, scheduler: str | None = None) -> Callable[[Sequence[Cell], Setup], Iterator[Done]]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ..adaptation.registry import create_method
 from ..checkpoints.course import checkpoint_card, load_checkpoint
-from ..data import ImageSet, load
+from ..data import ImageSet, load, options_of
 from ..runtime import SeminarError, pick_device, seed_everything
 from .bench_cells import Cell, Setup, data_name, words
 from .checks import reasons
@@ -136,6 +136,9 @@ def _run(cell: Cell, setup: Setup, settings: Mapping[str, Any]) -> Run:
     batches = _stream(cell, setup)
     seed_everything(cell.seed)
     method = create_method(cell.method["name"], _model(cell.checkpoint, cell.weights, setup), **settings)
+    if hasattr(method, "seed"):  # what a method draws by itself follows the cell
+        method.seed = cell.seed
+        method.reset()
     started = time.perf_counter()
     if cell.source_images is not None:
         method.fit_source(_source_batches(cell, setup))
@@ -239,8 +242,8 @@ def _conditions(conditions: str | list, cell: Cell, channels: int) -> list[tuple
 def trained_on(cell: Cell, setup: Setup) -> dict[str, Any]:
     """The data set a cell's model was trained on, as a cell names data."""
     about = checkpoint_card(cell.checkpoint, setup.checkpoints)["data"]
-    options = {key: value for key, value in about.items() if key not in ("name", "n", "splits", "options")}
-    return {"name": about["name"], "split": "val", "options": {**options, **about.get("options", {})}}
+    known = set(options_of(about["name"])) - {"n"}
+    return {"name": about["name"], "split": "val", "options": {key: about[key] for key in known & set(about)}}
 
 
 def _source_batches(cell: Cell, setup: Setup) -> list[Tensor]:
