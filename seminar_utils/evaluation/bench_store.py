@@ -34,7 +34,8 @@ def lock(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        open(path, "ab").close()  # fails now for a folder, or a file that is not ours
+        if path.exists():
+            open(path, "ab").close()  # fails now for a folder, or a file that is not ours
         file = open(path.with_name(path.name + ".lock"), "a+", encoding="utf-8")
     except OSError as error:
         raise SeminarError(f"the store {path} can't be written: {error.strerror}") from error

@@ -9,6 +9,7 @@ import bench_process
 import pytest
 
 from seminar_utils import cli
+from seminar_utils.evaluation import bench_backends
 from seminar_utils.evaluation.bench import run_bench, status
 from seminar_utils.evaluation.bench_spec import load_spec
 from seminar_utils.evaluation.bench_store import lock, recover
@@ -158,10 +159,15 @@ def test_a_store_that_cannot_be_written_is_named(bench, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SeminarError, match="can't be written"), lock(tmp_path / "file" / "rows.jsonl"):
         pass
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SeminarError, match="can't be written"), lock(tmp_path / "folder"):
+        pass
 
 
-def test_no_scheduler_is_told_within_seconds(bench):
+def test_no_scheduler_is_told_within_seconds(bench, monkeypatch):
     pytest.importorskip("distributed", reason="dask is an extra: pip install 'seminar-utils[dask]'")
+    assert bench_backends.ANSWER <= 10
+    monkeypatch.setattr(bench_backends, "ANSWER", 1)
     spec = bench('"source"')
     started = time.monotonic()
     with pytest.raises(SeminarError, match="no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
