@@ -50,8 +50,8 @@ def test_a_dask_cluster_says_the_same_as_one_process(cluster, tmp_path, monkeypa
     with pytest.raises(SeminarError, match=f"at {url} has no workers: dask worker"):
         list(bench_backends.dask_cluster(spec.cells, spec.setup, url, patience=1))
     start_workers()
-    assert run_bench(spec, tmp_path / "dask.jsonl", scheduler=url, progress=False).done == 48
-    assert run_bench(spec, tmp_path / "one.jsonl", progress=False).done == 48
+    assert run_bench(spec, tmp_path / "dask.jsonl", scheduler=url, progress=False).done == 24
+    assert run_bench(spec, tmp_path / "one.jsonl", progress=False).done == 24
     assert by_cell(rows_of(tmp_path / "dask.jsonl")) == by_cell(rows_of(tmp_path / "one.jsonl"))
 
     once = tmp_path / "died"
@@ -59,7 +59,6 @@ def test_a_dask_cluster_says_the_same_as_one_process(cluster, tmp_path, monkeypa
         TEXT.replace('"tiny"', '"deadly"\nimports = ["bench_methods"]')
         .replace('"bn", "tent"', f'"killer", {{name = "killer", once = "{once}"}}, "broken"')
         .replace("seeds = [0, 1]", "seeds = [0]")
-        .replace('["iid", "class"]', '["iid"]')
         .replace('["none", "blur"]\nseverities = [3]', '["none"]')
     )
     deadly = load_spec(tmp_path / "deadly.toml")
