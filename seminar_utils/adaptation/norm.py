@@ -40,10 +40,64 @@ def use_batch_statistics(layer: nn.Module, update_running: bool = False) -> None
     """Make one BatchNorm layer normalise by its current batch; the other layers stay in eval mode.
 
     With `update_running=False` the stored source statistics are kept but ignored (the official Tent
-    throws them away instead, so that it can never return to the source model).
+    throws them away instead, so that it can never return to the source model). Where a batch leaves one value
+    a channel (one image, one pixel) there is nothing to measure: the stored statistics serve.
     """
     layer.train()
     layer.track_running_stats = update_running
+    layer.register_forward_pre_hook(_rest_if_alone)
+    layer.register_forward_hook(_wake_up)
+
+
+def _rest_if_alone(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+    x = inputs[0]  # (B, C, ...)
+    layer.alone = layer.training and x.numel() == x.shape[1] and layer.running_mean is not None
+    if layer.alone:
+        layer.training = False
+
+
+def _wake_up(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    layer.training = layer.training or layer.alone
+
+
+def set_norm_policy(
+    model: nn.Module, policy: str, batch_weight: float = 0.1, update_running: bool = False
+) -> None:
+    """Tell the BatchNorm layers of `model`, in place, which statistics to use: one of `POLICIES`.
+
+    `source`: those of the training; `batch`: those of the current batch (the stored ones follow if
+    `update_running`); `blend`: between the two, with weight `batch_weight` on the batch; `ema`: that, remembered.
+    A model without BatchNorm stays as it is. Raises SeminarError for another policy or weight.
+    """
+    if policy not in POLICIES:
+        raise unknown_name("BatchNorm policy", policy, POLICIES)
+    if not 0 <= batch_weight <= 1:
+        raise SeminarError(f"batch_weight lies in [0, 1], got {batch_weight}")
+    for name, layer in norm_layers(model, ("bn",)).items():
+        if policy == "batch":
+            use_batch_statistics(layer, update_running)
+        elif policy in ("blend", "ema"):
+            model.set_submodule(name, BlendedBatchNorm.replacing(layer, batch_weight, policy == "ema"))
+
+
+def affine_parameters(
+    model: nn.Module, norms: tuple[str, ...] = tuple(NORM_KINDS), skip: tuple[str, ...] = ()
+) -> dict[str, nn.Parameter]:
+    """Scale and shift of the normalisation layers of the given kinds, by name, in module order.
+
+    skip: names of parts ("layer4") whose layers stay as they are. Raises SeminarError when nothing is left.
+    """
+    found = {
+        f"{layer_name}.{name}": parameter
+        for layer_name, layer in norm_layers(model, norms).items()
+        if not any(layer_name == part or layer_name.startswith(f"{part}.") for part in skip)
+        for name, parameter in layer.named_parameters(recurse=False)
+    }
+    if not found:
+        has = [kind for kind in NORM_KINDS if norm_layers(model, (kind,))]
+        left_out = f" outside {skip}" if skip else ""
+        raise SeminarError(f"found no {norms} layer with weights{left_out}; this model has {has or 'none'}")
+    return found
 
 
 class BlendedBatchNorm(nn.BatchNorm2d):
@@ -98,29 +152,18 @@ class BatchNormAdapt(Adapter):
         update_running: bool = False,
         restart: bool = False,
     ):
-        if policy not in POLICIES:
-            raise unknown_name("BatchNorm policy", policy, POLICIES)
-        if not 0 <= batch_weight <= 1:
-            raise SeminarError(f"batch_weight lies in [0, 1], got {batch_weight}")
         self.policy, self.batch_weight = policy, batch_weight
         self.update_running, self.restart = update_running, restart
         super().__init__(model)
 
     def configure(self) -> None:
         """Give every BatchNorm layer of the copied model the chosen statistics."""
-        layers = norm_layers(self.model, ("bn",))
-        if not layers and self.policy != "source":
+        if not norm_layers(self.model, ("bn",)) and self.policy != "source":
             raise SeminarError("this model has no BatchNorm layer, so there are no statistics to adapt")
-        for name, layer in layers.items():
-            if self.policy == "batch":
-                use_batch_statistics(layer, self.update_running)
-            elif self.policy in ("blend", "ema"):
-                new = BlendedBatchNorm.replacing(layer, self.batch_weight, self.policy == "ema")
-                self.model.set_submodule(name, new)
+        set_norm_policy(self.model, self.policy, self.batch_weight, self.update_running)
 
-    def reset(self) -> None:
-        """Back to the source statistics (or to 0 and 1, if `restart`)."""
-        super().reset()
+    def forget(self) -> None:
+        """The stored statistics start at the source's (or at 0 and 1, if `restart`)."""
         if self.restart:
             for layer in norm_layers(self.model, ("bn",)).values():
                 layer.reset_running_stats()

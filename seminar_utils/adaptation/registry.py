@@ -15,13 +15,31 @@ from torch import nn
 
 from ..runtime import SeminarError, unknown_name
 from .base import Adapter, Source
+from .cotta import CoTTA
+from .eata import EATA, ETA
+from .lame import LAME
+from .memo import MEMO
 from .norm import BatchNormAdapt
+from .rdumb import RDumb, TentReset
+from .sar import SAR
+from .shot import SHOTIM
+from .t3a import T3A
 from .tent import Tent
 
 METHODS: dict[str, Callable[..., Adapter]] = {
     "source": Source,
     "bn": BatchNormAdapt,
     "tent": Tent,
+    "eta": ETA,
+    "eata": EATA,
+    "sar": SAR,
+    "cotta": CoTTA,
+    "memo": MEMO,
+    "t3a": T3A,
+    "lame": LAME,
+    "shot_im": SHOTIM,
+    "rdumb": RDumb,
+    "tent_reset": TentReset,
 }
 
 

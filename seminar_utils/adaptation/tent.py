@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..runtime import SeminarError
 from .base import Adapter, build_optimizer
-from .norm import NORM_KINDS, norm_layers, use_batch_statistics
+from .norm import affine_parameters, set_norm_policy
 
 
 def softmax_entropy(logits: Tensor) -> Tensor:
@@ -19,14 +19,25 @@ def softmax_entropy(logits: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(dim=1)  # (B,)
 
 
+def class_rows(logits: Tensor) -> Tensor:
+    """Logits (B, K, ...) as one row a prediction, (N, K): images as they are, in segmentation every pixel.
+
+    A single logit z, "lesion or not", becomes the row (0, z): its softmax is the sigmoid, its entropy holds both
+    terms, -p log p - (1-p) log(1-p). The softmax of z alone would always be 1, its entropy 0.
+    """
+    if logits.ndim > 2:
+        logits = logits.movedim(1, -1).flatten(0, -2)  # (B, K, H, W) -> (B*H*W, K)
+    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits  # (N, K)
+
+
 class Tent(Adapter):
     """Minimise the entropy of the predictions over scale and shift of the normalisation layers.
 
     What moves: weight and bias of the BatchNorm layers, as in the paper; `norms=("ln",)` or `("gn",)`
-    opens LayerNorm or GroupNorm instead. BatchNorm always uses the statistics of the current batch.
+    opens LayerNorm or GroupNorm instead. BatchNorm uses the current batch (`policy`, see norm.py).
     Per batch, `steps` times: forward, mean entropy, backward, update. The logits returned are those of
     the LAST FORWARD, that is from before the last update (paper and official code). Online by default;
-    `episodic` resets parameters and optimiser before each batch.
+    `episodic` restores parameters and optimiser before each batch. Segmentation: each pixel is a prediction.
 
     Raises SeminarError when no such layer exists, or for steps < 1 or lr < 0.
     Defaults: the paper's for CIFAR (Adam, 1e-3, one step), batches of 200 there.
@@ -42,29 +53,21 @@ class Tent(Adapter):
         episodic: bool = False,
         norms: tuple[str, ...] = ("bn",),
         optimizer: str = "adam",
+        policy: str = "batch",
     ):
         if steps < 1:
             raise SeminarError(f"Tent needs at least one step a batch, got {steps}")
         self.lr, self.steps, self.episodic = lr, steps, episodic
-        self.norms, self.optimizer_name = norms, optimizer
+        self.norms, self.optimizer_name, self.policy = norms, optimizer, policy
         super().__init__(model)
 
     def configure(self) -> None:
         """BatchNorm layers use the batch's statistics; all else stays as in evaluation."""
-        for layer in norm_layers(self.model, ("bn",)).values():
-            use_batch_statistics(layer)
+        set_norm_policy(self.model, self.policy)
 
     def parameters_to_adapt(self) -> dict[str, nn.Parameter]:
         """Weight and bias of the chosen normalisation layers."""
-        found = {
-            f"{layer_name}.{name}": parameter
-            for layer_name, layer in norm_layers(self.model, self.norms).items()
-            for name, parameter in layer.named_parameters(recurse=False)
-        }
-        if not found:
-            has = [kind for kind in NORM_KINDS if norm_layers(self.model, (kind,))]
-            raise SeminarError(f"Tent found no {self.norms} layer with weights; this model has {has or 'none'}")
-        return found
+        return affine_parameters(self.model, self.norms)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """A fresh optimiser: no moments of earlier batches."""
@@ -73,11 +76,8 @@ class Tent(Adapter):
     def adapt_batch(self, x: Tensor) -> Tensor:
         """Adapt on x (B, C, H, W) and return the logits (B, K) of the last forward."""
         if self.episodic:
-            self.reset()
+            self.restore()
         for _ in range(self.steps):
             logits = self.model(x)  # (B, K)
-            loss = softmax_entropy(logits).mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            self.descend(softmax_entropy(class_rows(logits)).mean())
         return logits

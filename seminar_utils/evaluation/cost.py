@@ -8,69 +8,16 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..adaptation.passes import count_passes, networks_of
 from ..runtime import SeminarError
-
-
-@dataclass
-class Passes:
-    """Passes through the networks of a method: calls, and the images in them.
-
-    `backward_images` counts the rows that a gradient reached: a method that trusts half of a batch pays for half.
-    """
-
-    forward: int = 0
-    backward: int = 0
-    forward_images: int = 0
-    backward_images: int = 0
-
-    def saw_forward(self, module: nn.Module, inputs: tuple, output: object) -> None:
-        """Forward hook: count the pass, and watch its output for a gradient coming back."""
-        first = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
-        self.forward += 1
-        self.forward_images += len(first) if first is not None and first.ndim else 0
-        if first is not None and first.requires_grad:
-            first.register_hook(self.saw_backward)
-
-    def saw_backward(self, gradient: Tensor) -> None:
-        """Tensor hook on the output of a network; it changes nothing."""
-        self.backward += 1
-        self.backward_images += int((gradient.flatten(1) != 0).any(dim=1).sum()) if gradient.ndim > 1 else 0
-
-
-def networks_of(method: Callable) -> list[nn.Module]:
-    """The networks a method calls: itself, or the modules it holds (student, teacher ...), none inside another."""
-    found = [method] if isinstance(method, nn.Module) else []
-    found += [value for value in getattr(method, "__dict__", {}).values() if isinstance(value, nn.Module)]
-    inner = {id(part) for network in found for part in list(network.modules())[1:]}
-    return list({id(network): network for network in found if id(network) not in inner}.values())
-
-
-@contextmanager
-def count_passes(method: Callable) -> Iterator[Passes]:
-    """Count passes while the block runs: `with count_passes(tent) as passes: tent(x)`.
-
-    A pass is one call of a network that the method holds; a call of a part of it (`model.embed`) is not seen.
-    Raises SeminarError when the method holds no network.
-    """
-    networks = networks_of(method)
-    if not networks:
-        raise SeminarError(f"{type(method).__name__} holds no network whose passes could be counted")
-    passes = Passes()
-    handles = [network.register_forward_hook(passes.saw_forward) for network in networks]
-    try:
-        yield passes
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _LiveTensors(TorchDispatchMode):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..models.boxes import boxes_from_masks, check_boxes, check_points
 from ..models.sam import Sam
+from ..models.sam_transforms import SamTransform
 from ..runtime import SeminarError
 from .segmentation import dice
 
@@ -61,7 +62,7 @@ def segment(
     Raises SeminarError for prompts that do not fit the images.
     """
     size, count, was_training = images.shape[1:3], len(images), model.training
-    inputs = _scaled(model, prompts, size)
+    inputs = scaled_prompts(model.transform, prompts, size)
     if any(len(value) != count for value in inputs.values()):
         raise SeminarError(f"one prompt an image is needed: {count} images, {[len(v) for v in inputs.values()]}")
     weight, found = next(model.parameters()), []
@@ -77,17 +78,19 @@ def segment(
     return torch.cat(found).numpy()
 
 
-def _scaled(model: Sam, prompts: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """The prompts, checked, in pixels of what the encoder reads."""
+def scaled_prompts(
+    transform: SamTransform, prompts: Mapping[str, Tensor], size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """The prompts on images of `size`, checked, in pixels of what the encoder reads."""
     unknown = set(prompts) - {"boxes", "points", "labels"}
     if unknown or not {"boxes", "points"} & set(prompts):
         raise SeminarError(f"prompts are boxes, or points with labels, got {', '.join(prompts) or 'none'}")
     scaled = {}
     if "boxes" in prompts:
-        scaled["boxes"] = model.transform.boxes(check_boxes(prompts["boxes"], size), size)
+        scaled["boxes"] = transform.boxes(check_boxes(prompts["boxes"], size), size)
     if "points" in prompts:
         points = check_points(prompts["points"], size)
-        scaled["points"] = model.transform.points(points, size)
+        scaled["points"] = transform.points(points, size)
         scaled["labels"] = torch.as_tensor(prompts.get("labels", torch.ones(points.shape[:2])))
     return scaled
 

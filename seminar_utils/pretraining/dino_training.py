@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..runtime import SeminarError
 from .crops import MultiCrop
 from .dino import DINO, cosine_schedule, update_teacher
+from .optim import parameter_groups
 from .resume import (
     Row,
     check_loss,
@@ -70,14 +71,6 @@ def make_schedules(config: DINOConfig, steps: int) -> Schedules:
         "weight_decay": cosine_schedule(config.weight_decay, config.final_weight_decay, config.epochs, steps),
         "momentum": cosine_schedule(config.momentum, 1.0, config.epochs, steps),
     }
-
-
-def parameter_groups(student: nn.Module) -> list[dict[str, Any]]:
-    """Two groups for AdamW: what decays (matrices), then what does not (biases and all that is 1-D)."""
-    moving = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
-    plain = [p for name, p in moving if p.ndim <= 1 or name.endswith(".bias")]
-    matrices = [p for name, p in moving if p.ndim > 1 and not name.endswith(".bias")]
-    return [{"params": matrices}, {"params": plain, "weight_decay": 0.0}]
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ He et al., 2021 (arXiv 2111.06377, appendix A.1, table 8). The model: `models/ma
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Generator, Tensor
 from ..models.mae import MaskedAutoencoder
 from ..runtime import SeminarError
 from .crops import random_resized_crop
+from .optim import half_cosine, parameter_groups
 from .resume import (
     Row,
     check_loss,
@@ -58,14 +58,6 @@ class MAEConfig:
             raise SeminarError(f"the mask ratio lies inside (0, 1), got {self.mask_ratio}")
 
 
-def half_cosine(epoch: float, lr: float, min_lr: float, warmup: float, epochs: float) -> float:
-    """Linear warm-up, then half a cosine down to `min_lr`; `epoch` is fractional, anew for every iteration."""
-    if epoch < warmup:
-        return lr * epoch / warmup
-    progress = (epoch - warmup) / max(epochs - warmup, 1e-9)
-    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def learning_rate(config: MAEConfig, epoch: float) -> float:
     """The rate at a fractional epoch of this run."""
     peak = config.lr * config.batch_size / 256
@@ -74,12 +66,7 @@ def learning_rate(config: MAEConfig, epoch: float) -> float:
 
 def build_optimizer(model: MaskedAutoencoder, config: MAEConfig) -> torch.optim.AdamW:
     """AdamW with a short memory of squares (beta 0.95); all that is 1-D does not decay."""
-    moving = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in moving if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), betas=(0.9, 0.95))
 
 
 def train_epoch(

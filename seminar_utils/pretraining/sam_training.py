@@ -20,8 +20,7 @@ from ..models.sam import Sam
 from ..models.sam_transforms import SamTransform
 from ..runtime import SeminarError
 from .crops import blur, jitter
-from .dino_training import parameter_groups
-from .mae_training import half_cosine
+from .optim import half_cosine, parameter_groups
 from .resume import (
     Row,
     check_loss,
@@ -194,8 +193,7 @@ def fit_sam(
     """
     if not any(p.requires_grad for p in model.parameters()):
         raise SeminarError("every parameter is frozen: there is nothing to train")
-    groups = parameter_groups(model)
-    groups[0]["weight_decay"] = config.weight_decay
+    groups = parameter_groups(model, config.weight_decay)
     optimizer, device = torch.optim.AdamW(groups), device_of(model)
     parts = {"model": model, "optimizer": optimizer}
     history = load_run(checkpoint, config, device, **parts) or []

@@ -8,7 +8,6 @@ same weights as a run that was never killed.
 from __future__ import annotations
 
 import copy
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..runtime import SeminarError
-from .resume import load_run, save_run
+from .optim import half_cosine, parameter_groups
+from .resume import check_loss, epoch_bar, load_run, save_run, seed_epoch
 
 
 @dataclass(frozen=True)
@@ -65,20 +64,14 @@ class TrainState:
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:
     """Linear warm-up, then half a cosine down to zero; `epoch` may be fractional."""
-    if epoch < config.warmup:
-        return config.lr * epoch / config.warmup
-    progress = (epoch - config.warmup) / max(config.epochs - config.warmup, 1e-9)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return half_cosine(epoch, config.lr, 0.0, config.warmup, config.epochs)
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices only: biases, norms, tokens and positions keep their scale."""
     if getattr(config, "layer_decay", 1.0) < 1:
         return torch.optim.AdamW(layer_groups(model, config.weight_decay, config.layer_decay), lr=config.lr)
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    plain = [p for name, p in named if p.ndim < 2 or name.endswith(("cls_token", "pos_embed"))]
-    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith(("cls_token", "pos_embed"))]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = parameter_groups(model, config.weight_decay, ("cls_token", "pos_embed"))
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
@@ -173,21 +166,18 @@ def fit(
         state = load_state(checkpoint, model, optimizer, scaler, config)
     val_loader = val.loader(config.batch_size, size=size, channels=channels)
     while state.epoch < config.epochs and not stopped_early(state, config):
-        torch.manual_seed(config.seed * 100_003 + state.epoch)  # dropout and augmentation: a function of the epoch
+        seed, _ = seed_epoch(config.seed, state.epoch)  # dropout and augmentation: a function of the epoch
         loader = train.loader(
             config.batch_size,
             shuffle=True,
             balanced=config.balanced,
-            seed=config.seed * 100_003 + state.epoch,
+            seed=seed,
             size=size,
             channels=channels,
         )
-        title = f"epoch {state.epoch + 1}/{config.epochs}"
-        quiet = {} if progress else {"disable": True}  # left open, TQDM_DISABLE=1 decides
-        with tqdm(total=len(loader), desc=title, leave=False, mininterval=0.5, **quiet) as bar:
+        with epoch_bar(state.epoch, config.epochs, len(loader), progress) as bar:
             row = train_epoch(model, loader, optimizer, scaler, config, state.epoch, augment, bar)
-        if not math.isfinite(row["loss"]):
-            raise SeminarError(f"the loss is {row['loss']} in epoch {state.epoch + 1}: lower lr (now {config.lr})")
+        check_loss(row["loss"], state.epoch, config.lr)
         record(state, model, {"epoch": state.epoch + 1, **row, **validate(model, val_loader)})
         if checkpoint:
             save_state(checkpoint, state, model, optimizer, scaler, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,17 @@ class PromptableTraining(Recipe):
         return [[encoder.out_chans, side, side]]
 
 
+ON_PHANTOMS = PromptableTraining(
+    "sam_tiny",
+    "phantoms",
+    64,
+    SamConfig(epochs=12, batch_size=16, intensity=0.4),
+    {"img_size": 64},
+    {"scanner": "AB", "n": 3000},
+)
+
 SAM_RECIPES: dict[str, Recipe] = {
-    "sam_tiny-phantoms": PromptableTraining(
-        "sam_tiny",
-        "phantoms",
-        64,
-        SamConfig(epochs=12, batch_size=16, intensity=0.4),
-        {"img_size": 64},
-        {"scanner": "AB", "n": 3000},
-    ),
+    "sam_tiny-phantoms": ON_PHANTOMS,
+    # The control of lesson 07 and the specialist of lesson 08: images of the two scanners as they are.
+    "sam_tiny_plain-phantoms": replace(ON_PHANTOMS, config=replace(ON_PHANTOMS.config, intensity=0.0)),
 }

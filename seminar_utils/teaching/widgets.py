@@ -20,6 +20,7 @@ from .clip_widgets import PromptTable, prompt_figure, prompt_playground, prompt_
 from .explore import explore
 from .figures import draw_lines
 from .mae_widgets import hide_patches, mask_explorer, mask_figure, mask_static, mask_table
+from .medical_widgets import box_explorer, box_figure, box_static, box_table
 from .model_widgets import (
     depth_figure,
     depth_static,
@@ -35,6 +36,10 @@ __all__ = [
     "ClickSession",
     "DialTable",
     "Prompt",
+    "box_explorer",
+    "box_figure",
+    "box_static",
+    "box_table",
     "class_attention",
     "click_segmenter",
     "cyclic_shift",

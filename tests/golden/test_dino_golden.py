@@ -13,7 +13,8 @@ from torch import nn
 
 from seminar_utils.models.vit import interpolate_positions
 from seminar_utils.pretraining.dino import DINO, DINOHead, DINOLoss, cosine_schedule
-from seminar_utils.pretraining.dino_training import DINOConfig, build_optimizer, parameter_groups, train_epoch
+from seminar_utils.pretraining.dino_training import DINOConfig, build_optimizer, train_epoch
+from seminar_utils.pretraining.optim import parameter_groups
 from seminar_utils.teaching.golden import golden
 
 WORST = {}

@@ -18,7 +18,7 @@ from seminar_utils.models.mae import (
     unpatchify,
 )
 from seminar_utils.models.vit import interpolate_positions, sincos_positions
-from seminar_utils.pretraining.mae_training import half_cosine
+from seminar_utils.pretraining.optim import half_cosine
 from seminar_utils.teaching.golden import golden
 
 WORST = {}

@@ -73,7 +73,7 @@ def test_the_promised_checkpoints_ship_and_stay_small():
         for model in ("vit_tiny", "swin_tiny", "dino_tiny", "mae_tiny")
         for data in ("phantoms", "pneumoniamnist")
     }
-    promised |= {"clip_tiny-phantoms-s0"}
+    promised |= {"clip_tiny-phantoms-s0", "sam_tiny-phantoms-s0", "sam_tiny_plain-phantoms-s0"}
     assert promised <= set(list_checkpoints())
     assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 14e6
 

@@ -17,7 +17,8 @@ from seminar_utils.models.mae import (
 )
 from seminar_utils.models.parity import randomise_
 from seminar_utils.pretraining import mae_training
-from seminar_utils.pretraining.mae_training import MAEConfig, build_optimizer, fit_mae, half_cosine, learning_rate
+from seminar_utils.pretraining.mae_training import MAEConfig, build_optimizer, fit_mae, learning_rate
+from seminar_utils.pretraining.optim import half_cosine
 from seminar_utils.pretraining.supervised import TrainConfig, fit, layer_groups
 from seminar_utils.pretraining.supervised import build_optimizer as supervised_optimizer
 from seminar_utils.runtime import SeminarError
