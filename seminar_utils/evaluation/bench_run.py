@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..adaptation.passes import Passes, count_passes, networks_of
 from ..adaptation.registry import create_method
 from ..checkpoints.course import checkpoint_card, load_checkpoint
 from ..data import ImageSet, load, options_of
 from ..runtime import SeminarError, pick_device, seed_everything
 from .bench_cells import Cell, Setup, data_name, words
 from .checks import reasons
-from .cost import Passes, count_passes, networks_of
 from .measure import image_intervals
 from .metrics import all_metrics, balanced_accuracy, gain_rate, harm_rate, predicted_class_entropy
 from .results import code_commit, versions
