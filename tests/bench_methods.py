@@ -41,7 +41,7 @@ class NeedsSource(Source):
 
     needs_source = True
 
-    def fit_source(self, batches):
+    def learn_source(self, batches):
         self.seen = [tuple(x.shape) for x in batches]
 
     def adapt_batch(self, x):
