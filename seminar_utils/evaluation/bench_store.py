@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ..runtime import SeminarError, runs_dir
 from .bench_cells import BENCH_VERSION, Cell
-from .results import SCHEMA, ResultsStore, parse_rows
+from .results import SCHEMA, ResultsStore, no_collection, parse_rows
 
 Row = dict[str, Any]
 
@@ -95,6 +95,7 @@ def recover(path: Path) -> str | None:
     return f"{path.name}: a half-written last line ({len(tail)} bytes) was cut off; its cell is run again"
 
 
+@no_collection()
 def read_store(path: Path, experiment: str) -> list[Row]:
     """All rows of one benchmark, oldest first.
 

@@ -182,6 +182,8 @@ def no_collection() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()
+        gc.unfreeze()  # both together: all that is new counts as old, and is not looked through at once
         if collecting:
             gc.enable()
 
