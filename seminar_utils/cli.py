@@ -147,6 +147,13 @@ def list_official(names: Sequence[str], as_json: bool) -> int:
     return 0
 
 
+def run_bench(args: argparse.Namespace) -> int:
+    """Run a benchmark, or show what came out; 1 when a cell failed."""
+    from .teaching.bench_command import bench
+
+    return bench(args)
+
+
 def run_readme(args: argparse.Namespace) -> int:
     """Write the README's numbers from the results store, or say whether they are current."""
     from .teaching import readme
@@ -213,6 +220,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="*", metavar="NAME", help="for example sam_vit_b")
     sub.add_argument("--list", action="store_true", help="list them, download nothing")
     sub.add_argument("--json", action="store_true", help="the list, with all that the registry knows")
+    from .teaching.bench_command import add_bench
+
+    add_bench(command("bench", run_bench, "run a benchmark from a file, on one core or on a cluster, and show it"))
     sub = command("readme", run_readme, "write the README's numbers from the results store")
     sub.add_argument("--check", action="store_true", help="change nothing; 1 when they are out of date")
     command("progress", run_progress, "which exercises are solved")

@@ -15,7 +15,17 @@ from seminar_utils.data.real_shift import REAL_SHIFTS, RealShift, real_shift
 from seminar_utils.data.skimage_sets import PICTURES, load_skimage
 from seminar_utils.runtime import SeminarError, unknown_name
 
-__all__ = ["REAL_SHIFTS", "SPLITS", "Card", "ImageSet", "RealShift", "available", "load", "real_shift"]
+__all__ = [
+    "REAL_SHIFTS",
+    "SPLITS",
+    "Card",
+    "ImageSet",
+    "RealShift",
+    "available",
+    "load",
+    "options_of",
+    "real_shift",
+]
 
 REAL_SETS = {"nuclei": load_nuclei, "wbc": load_wbc}
 
@@ -32,16 +42,21 @@ def load(name: str, split: str = "train", **options: Any) -> ImageSet:
     size (28, 64, 128, 224); for "wbc" and "nuclei" domain (see real_sets.py). Raises SeminarError on an
     unknown name (with the nearest ones), split or option.
     """
-    if name not in available():
-        raise unknown_name("data set", name, available())
+    known = list(options_of(name))
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    loader = _loader_of(name)
-    known = [key for key in inspect.signature(loader).parameters if key not in ("name", "split")]
     strange = sorted(set(options) - set(known))
     if strange:
         raise SeminarError(f"data set {name!r} takes the options {known}, got {strange}")
-    return loader(split=split, **options)
+    return _loader_of(name)(split=split, **options)
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options that `load` takes for a data set, with their defaults. Raises SeminarError for another name."""
+    if name not in available():
+        raise unknown_name("data set", name, available())
+    parameters = inspect.signature(_loader_of(name)).parameters.values()
+    return {one.name: one.default for one in parameters if one.name not in ("name", "split")}
 
 
 def _loader_of(name: str) -> Callable[..., ImageSet]:

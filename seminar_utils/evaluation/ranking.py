@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
 
 from ..runtime import SeminarError
 from .checks import Undefined, as_numpy, check_labels, check_probabilities, check_scores, mean_of_defined
@@ -44,7 +43,11 @@ def binary_auprc(labels: ArrayLike, scores: ArrayLike) -> float:
     count = int(positive.sum())
     if count in (0, len(positive)):
         return Undefined(f"AUPRC needs positives and negatives, here are {count} and {len(positive) - count}")
-    return float(average_precision_score(positive, scores))
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # equal scores are called positive together
+    hits = np.cumsum(positive[order])[last]
+    precision = hits / (np.flatnonzero(last) + 1)
+    return float((np.diff(hits, prepend=0) * precision).sum() / count)
 
 
 def per_class_auroc(labels: ArrayLike, probs: ArrayLike) -> list[float]:

@@ -19,6 +19,7 @@ COMMANDS = (
     "pretrain",
     "checkpoints",
     "fetch",
+    "bench",
     "readme",
     "progress",
 )

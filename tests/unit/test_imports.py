@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "checkpoints": BASE | {"models", "data"},
     "pretraining": BASE | {"models", "data"},
     "adaptation": BASE | {"models"},
-    "evaluation": BASE | {"models", "data", "adaptation"},
+    "evaluation": BASE | {"models", "data", "adaptation", "checkpoints"},  # a benchmark names checkpoints
 }
 
 

@@ -1,10 +1,14 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from seminar_utils.adaptation import BatchNormAdapt, Source
-from seminar_utils.evaluation.measure import gain, live_or_stored, measure, summarise
+from seminar_utils.evaluation.intervals import bootstrap_interval
+from seminar_utils.evaluation.measure import gain, image_intervals, live_or_stored, measure, summarise
+from seminar_utils.evaluation.metrics import accuracy, balanced_accuracy
 from seminar_utils.evaluation.results import ResultsStore
+from seminar_utils.evaluation.streams import StreamResult
 from seminar_utils.runtime import SeminarError
 
 
@@ -67,3 +71,14 @@ def test_live_or_stored_says_which(runs, capsys, monkeypatch):
     assert "results store" in capsys.readouterr().out
     with pytest.raises(SeminarError, match="no run"):
         live_or_stored("other", False, list, store)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 9])
+def test_intervals_are_those_of_the_metrics_one_by_one(classes):
+    rng = np.random.default_rng(classes)
+    labels = rng.integers(0, classes - 1, 60)  # the last class never comes
+    result = StreamResult(rng.normal(size=(60, classes)), labels, np.zeros(60, int))
+    found = image_intervals(result, 40)
+    for metric in (accuracy, balanced_accuracy):
+        one = bootstrap_interval(labels, result.predictions, statistic=metric, n_boot=40)
+        assert found[metric.__name__] == [one.low, one.high]
