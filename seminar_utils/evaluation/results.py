@@ -24,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ..runtime import SeminarError, pick_device, profile, repository, runs_dir, shipped_dir
 
 SCHEMA = 1
@@ -191,12 +193,12 @@ def no_collection() -> Iterator[None]:
 def parse_rows(text: str) -> tuple[list[dict[str, Any]], list[int]]:
     """One dict a line (empty for a line that is blank or no row), and the numbers of the lines that are no rows.
 
-    All lines at once, which is about twice as fast as line by line: a store may hold a hundred thousand.
+    All lines at once, by orjson, which is many times as fast as line by line: a store may hold a hundred thousand.
     """
     lines = text.split("\n")
     try:
         with no_collection():
-            rows = json.loads("[" + ",".join(line if line.strip() else "{}" for line in lines) + "]")
+            rows = orjson.loads("[" + ",".join(line if line.strip() else "{}" for line in lines) + "]")
         if len(rows) == len(lines) and all(type(row) is dict for row in rows):
             return rows, []
     except json.JSONDecodeError:
