@@ -87,12 +87,14 @@ def prompt_gallery(
     multimask: bool = False,
     window: Window = None,
     columns: int | None = None,
+    zoom: float | None = None,
 ) -> CourseFigure:
     """One image under several prompts: the prompt, the outline of the mask, the guessed IoU above.
 
     Args: image, window: as for `SamPredictor.set_image`; multimask: of three readings the one with the best
-    guess. The image is encoded once, and the predictor keeps the image it had. Raises SeminarError without
-    prompts, and for those that do not fit the image.
+    guess; zoom: show each box with this share of its sides around it, not the whole image. The image is encoded
+    once, and the predictor keeps the image it had. Raises SeminarError without prompts, and for those that do not
+    fit the image.
     """
     own = own_predictor(predictor)
     if not prompts or not all(isinstance(prompt, Prompt) for prompt in prompts):
@@ -105,11 +107,21 @@ def prompt_gallery(
     figure, axes = panels(len(prompts), columns or min(len(prompts), 4), side, photo=True)
     for ax, prompt in zip(axes, prompts):
         answer = prompt.ask(own, multimask)
-        draw_picture(ax, picture, f"guessed IoU {float(answer.iou.max()):.2f}")
+        mask = answer.best()[0].cpu().numpy()
+        draw_picture(ax, picture, f"guessed IoU {float(answer.iou.max()):.2f}" + ("" if mask.any() else ", empty"))
         ax.images[0].set_interpolation("auto")  # large images are smoothed: no moire, half the bytes
-        _draw_mask(ax, answer.best()[0].cpu().numpy())
+        _draw_mask(ax, mask)
         _draw_prompt(ax, prompt)
+        if zoom is not None and prompt.box is not None:
+            _look_closer(ax, prompt.box, zoom)
     return figure
+
+
+def _look_closer(ax: Axes, box: Sequence[float], share: float) -> None:
+    """Show a box (x0, y0, x1, y1) and `share` of its sides around it; y runs downwards."""
+    x0, y0, x1, y1 = box
+    across, down = share * (x1 - x0), share * (y1 - y0)
+    ax.set(xlim=(x0 - across, x1 + across), ylim=(y1 + down, y0 - down))
 
 
 def _draw_mask(ax: Axes, mask: np.ndarray) -> None:

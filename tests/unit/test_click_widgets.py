@@ -223,6 +223,14 @@ def test_bad_input_is_told(predictor, image):
         widgets.prompt_gallery(predictor, image, [Prompt(box=(0, 0, 500, 10))])
 
 
+def test_a_gallery_may_look_closer_at_a_box(predictor, image):
+    whole, near = (
+        widgets.prompt_gallery(predictor, image, [Prompt(box=(10, 8, 30, 20))], zoom=z) for z in (None, 0.5)
+    )
+    assert near.axes[0].get_xlim() == (0, 40) and near.axes[0].get_ylim() == (26, 2)
+    assert whole.axes[0].get_xlim() != near.axes[0].get_xlim()
+
+
 # ---- what the browser is sent -----------------------------------------------------------------------
 
 

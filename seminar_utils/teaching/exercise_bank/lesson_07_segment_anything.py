@@ -119,7 +119,7 @@ def _masks(prompts: int, count: int, side: int, scale: float = 2.0, share: float
 
 def dice_loss_cases() -> list[Case]:
     """Two pixels that can be read, one mask, three for each prompt, an empty target, a sure and wrong answer."""
-    read = Case(lambda: {"logits": torch.tensor([[[[0.0, 0.0]]]]), "target": torch.tensor([[[[1.0, 0.0]]]])})
+    read = Case(lambda: {"logits": torch.tensor([[[[2.0, -1.0]]]]), "target": torch.tensor([[[[1.0, 0.0]]]])})
     return [read, _masks(1, 1, 3), _masks(3, 2, 4), _masks(2, 3, 8, share=0.05), _masks(1, 1, 4, share=0.0)]
 
 
@@ -196,7 +196,7 @@ EXERCISES = (
         cases=dice_loss_cases,
         gradient_to=("logits",),
         hints=(
-            "Dice counts pixels of A, of B, and of both. With probabilities the counts become sums.",
+            "Dice counts pixels of A, of B, and of both. With p = sigmoid(logits) for pixels, counts become sums.",
             "Sum over the last two axes only: every prompt and every mask has its own loss. 1 is added above and "
             "below, so that an empty target is no division by zero. Nothing is thresholded.",
             "p = logits.sigmoid(); 1 - (2 * (p * target).sum((-2, -1)) + 1) / (p.sum((-2, -1)) + "
