@@ -664,11 +664,11 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 plt.show()
 
 # %% [markdown]
-# * **The decoder alone helps least on C.** It reads what the frozen encoder gives, and there the encoder's codes are poor.
+# * **The decoder alone helps least on C**, most clearly by point. It reads what the frozen encoder gives, and there the encoder's codes are poor.
 #   The cheapest recipe suits a new *task* behind good codes; here the *images* are new. And it is no gentle method: it is
 #   the same decoder that served A and B, so look what it loses there. "Few numbers move" is not "little is forgotten".
-# * **LoRA and full fine-tuning** bring back most of what was lost, from ten images. Look which of the two is ahead by box
-#   and which by point, and whether their intervals over three seeds let you say it.
+# * **LoRA and full fine-tuning** bring back a good part of what was lost, from ten images; on this network moving
+#   everything brings back more. Look whether their intervals over three seeds let you say it.
 # * **Forgetting** is in the rows of A and B: the change against before. LoRA is no vaccine against it; read its interval.
 #   But with LoRA the old network is not gone: take the corrections out and it is there again, bit by bit. A hospital with
 #   two scanners stores one network and a small file for the second.
@@ -692,8 +692,8 @@ for (method, data), gain in gains.items():
 
 # %% [markdown]
 # Compare the first column of the second block with the best of the first. The network with varied training images, without
-# one label of scanner C, needs no rescue, and ten labels hardly move it there; what they do move is the old scanners, the
-# wrong way. So *adapt* is not always the answer: **ask first whether the shift could have been in the training.** Where it
+# one label of scanner C, needs no rescue. Ten labels do not make it better there, and on the old scanners they cost
+# points, as every fine-tuning did. So *adapt* is not always the answer: **ask first whether the shift could have been in the training.** Where it
 # could not (another anatomy, a stain nobody thought of) the labels are what is left. (One training run of each network; its
 # ten images by three seeds.)
 
