@@ -13,7 +13,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 07 · Segment Anything: a mask is the answer to a question
 #

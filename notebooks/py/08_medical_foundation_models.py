@@ -13,7 +13,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 08 · Medical foundation models: what changes when a foundation model sees medicine?
 #
@@ -174,7 +173,7 @@ for (method, data, prompt), (interval, images) in live.items():
 
 # %% [markdown]
 # Read the pairs. On its own scanners the small specialist holds its own against a network ten times its size, by box, and
-# answers points as well. On scanner C it loses most of what it had, while the model that never saw a phantom loses less.
+# answers points as well. On scanner C it falls far below the filled box, while the model that never saw a phantom loses less.
 # Size is not what decides here, but what was in the training data. And hold every line against the filled box before you
 # praise it. (LiteMedSAM saw few images: its intervals are wide. Part 3 has more from the store.)
 #
