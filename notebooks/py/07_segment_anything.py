@@ -33,7 +33,7 @@
 # Apache-2.0) were installed with the course; no network connection, no GPU.
 #
 # **Time** about 65 minutes to read and do; the cells take
-# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import math
@@ -133,6 +133,7 @@ for what, mask in masks.items():
     boxes = torch.stack([box_from_mask(torch.from_numpy(m)) for m in mask])  # (N, 4)
     found = bootstrap_interval(dice_each(mask, filled_boxes(boxes, mask.shape[1:])), statistic=np.mean, n_boot=SIZE["boot"])
     print(f"{what:7s}{mask.mean():6.1%} of the pixels; fill its box and do nothing else: Dice {found}")
+
 
 # %% [markdown]
 # **Remember these two numbers.** Dice is twice the overlap over the sum of both areas: 0 for nothing in common, 1 for
@@ -322,7 +323,6 @@ drawn, guess = decoder.all_masks(embedding, encoder.pe_layer.grid(*grid), sparse
 print("points and box to masks, package = official code, below 1e-4:", gap(drawn, official["out:points_box:all_low_res_masks"]) < 1e-4,
       gap(guess, official["out:points_box:all_iou"]) < 1e-4, tuple(drawn.shape))
 
-
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 4 · From a token to a mask; and what the encoder costs
 #
@@ -395,6 +395,7 @@ for name, model, picture in (("sam_tiny", small, home.images[0]), ("LiteMedSAM",
     store.append("sam.cost", {"model": name}, cost, seed=0)
     print(f"{name:11s}image {1000 * cost['encode']:7.0f} ms | one box {1000 * cost['one_box']:5.0f} ms | 16 boxes at once "
           f"{1000 * cost['sixteen_boxes']:5.0f} ms | the image costs as much as {cost['encode'] / cost['one_box']:.0f} single boxes")
+
 
 # %% [markdown]
 # For the user this is the difference between a form and a conversation: wait for the image once, then each click
@@ -605,6 +606,7 @@ figures.grouped_bars(
     {place: [table[place][f"{what}: {which}"] for what in true for which in ("trusted", "best of three")] for place in places},
     ylabel="Dice", title=f"where the point lies: {len(home)} patients, {len(SIZE['seeds'])} points each",
 )
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"} notes="The third place is the surprise. Ask before it is shown: what will the masks be when the point lies on nothing? Most expect nonsense."
 # Four things to read.

