@@ -69,7 +69,8 @@ def number_of_hooks(model):
 
 
 def test_every_method_of_the_registry_is_tried():
-    assert {case.method for case in CASES} == set(METHODS)
+    ours = {name for name, method in METHODS.items() if method.__module__.startswith("seminar_utils.")}
+    assert {case.method for case in CASES} == ours  # other modules may add their own, as tests of the benchmark do
     assert len({case.name for case in CASES}) == len(CASES)
     assert all(case.kinds == ALL or case.method == "bn" for case in CASES)  # only BN alone needs BatchNorm
 
