@@ -79,12 +79,14 @@ def _shifted_scores() -> dict[str, Any]:
 
 
 def operating_point_cases() -> list[Case]:
-    """Four healthy patients; scores at the threshold itself; another prevalence on test; all scores shifted."""
+    """Four healthy patients; scores at the threshold itself; another prevalence; 0.9 of seven; all shifted."""
     val = ([0, 0, 0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4, 0.35, 0.9])
+    seven = ([0] * 7 + [1], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     return [
         _point(val, ([0, 0, 1, 1], [0.25, 0.5, 0.32, 0.8]), 0.75),
         _point(val, ([0, 0, 1, 1], [0.3, 0.1, 0.3, 0.31]), 0.75),
         _point(val, ([0, 1, 1, 1, 1], [0.35, 0.2, 0.33, 0.36, 0.41]), 0.6),
+        _point(seven, ([0, 0, 1, 1], [0.55, 0.65, 0.62, 0.75]), 0.9),
         Case(_shifted_scores),
     ]
 

@@ -160,6 +160,7 @@ WRONG = {
         "quantile of everybody": point(whose=None),
         "interpolated quantile": point(quantile="linear"),
         "rounded down": point(keep=math.floor),
+        "rounded": point(keep=round),
         "the specificity that was asked for": promised_specificity,
         "rates on validation": validation_rates,
         "precision for sensitivity": precision_for_sensitivity,
