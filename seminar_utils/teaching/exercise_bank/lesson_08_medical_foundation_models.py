@@ -136,7 +136,8 @@ EXERCISES = (
         implementation=f"{__name__}:ct_window",
         cases=ct_window_cases,
         hints=(
-            "Two steps: cut (np.clip), then stretch. Where does a window of level 40 and width 400 begin and end?",
+            "Two steps: cut (np.clip), then stretch what is LEFT, from its lowest to its highest value. "
+            "Where does a window of level 40 and width 400 begin and end?",
             "It goes from level - width / 2 to level + width / 2. After the cut the lowest value present becomes "
             "0 and the highest 255. What if they are equal?",
             "cut = np.clip(hounsfield.astype(float), level - width / 2, level + width / 2); "
