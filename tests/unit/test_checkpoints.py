@@ -75,7 +75,7 @@ def test_the_promised_checkpoints_ship_and_stay_small():
     }
     promised |= {"clip_tiny-phantoms-s0", "sam_tiny-phantoms-s0", "sam_tiny_plain-phantoms-s0"}
     assert promised <= set(list_checkpoints())
-    assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 14e6
+    assert sum(path.stat().st_size for path in checkpoint_dir().iterdir()) < 20e6
 
 
 @pytest.mark.parametrize("name", [n for n in list_checkpoints() if "phantoms" in n])
