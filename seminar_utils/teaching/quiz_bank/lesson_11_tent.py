@@ -70,8 +70,8 @@ QUESTIONS = (
             Option(
                 "the stored statistics, and LAME if the source model is mostly right",
                 "Normalising a batch of one class centres away what told it apart, so leave the batch's "
-                "statistics alone. LAME then makes neighbours agree; where the source is mostly wrong they agree on "
-                "errors.",
+                "statistics alone. LAME then makes neighbours agree; where the source is mostly wrong they agree "
+                "on errors.",
                 right=True,
             ),
             Option("larger batches of the same clinic", "A larger batch of one class is still of one class."),
