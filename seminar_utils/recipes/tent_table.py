@@ -32,6 +32,7 @@ from ..evaluation.measure import Row, image_intervals
 from ..evaluation.metrics import balanced_accuracy, harm_rate, per_class_recall
 from ..evaluation.results import ResultsStore
 from ..evaluation.streams import StreamResult, run_stream, stream
+from ..models.two_heads import TwoHeads
 from ..runtime import SeminarError
 
 STREAMS, PREVALENCE, NORMS = "tent.table", "tent.prevalence", "tent.norms"
@@ -255,6 +256,7 @@ def measure_without_bn(store: ResultsStore) -> None:
             print(f"{checkpoint} is not here, left out", flush=True)
             continue
         model = load_checkpoint(checkpoint)
+        model = model.backbone if isinstance(model, TwoHeads) else model  # the rotation head has no say here
         for name, how in table.items():
             about = {"network": checkpoint, "norm": norm, "stream": name}
             rows_of_stream(NORMS, about, methods_without_bn(batches), model, how, 0, store, over_source=True)
