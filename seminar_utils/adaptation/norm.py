@@ -67,7 +67,7 @@ def set_norm_policy(
 
     `source`: those of the training; `batch`: those of the current batch (the stored ones follow if
     `update_running`); `blend`: between the two, with weight `batch_weight` on the batch; `ema`: that, remembered.
-    A model without BatchNorm stays as it is. Raises SeminarError for another policy or weight.
+    A model without BatchNorm keeps its statistics. Raises SeminarError for another policy or weight.
     """
     if policy not in POLICIES:
         raise unknown_name("BatchNorm policy", policy, POLICIES)
@@ -78,6 +78,16 @@ def set_norm_policy(
             use_batch_statistics(layer, update_running)
         elif policy in ("blend", "ema"):
             model.set_submodule(name, BlendedBatchNorm.replacing(layer, batch_weight, policy == "ema"))
+    for layer in norm_layers(model, ("gn",)).values():
+        layer.register_forward_pre_hook(_in_plain_layout)
+
+
+def _in_plain_layout(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """torch 2.13's GroupNorm writes to a null pointer on the CPU, in the backward pass over a channels-last input
+    that needs no gradient while the layer's weights do: just what Tent asks of the first layer after a frozen one.
+    """
+    x = inputs[0]  # (B, C, ...)
+    return (x if x.requires_grad else x.contiguous(),)
 
 
 def affine_parameters(

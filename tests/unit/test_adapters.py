@@ -1,6 +1,8 @@
 """What is special about one method. What all of them promise is in test_contract.py."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -43,6 +45,23 @@ ALL = ("bn", "gn", "ln")
 def same_weights(method, model):
     expected = model.state_dict()
     return all(torch.equal(value, expected[name]) for name, value in method.model.state_dict().items())
+
+
+def test_tent_survives_groupnorm_on_channels_last_maps():
+    """torch's own backward pass writes to a null pointer there, so a process of its own tries it."""
+    code = (
+        "import torch; from torch import nn; from seminar_utils.adaptation import Tent\n"
+        "body = [nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]\n"
+        "model = nn.Sequential(*body, nn.Flatten(), nn.Linear(16, 3)).to(memory_format=torch.channels_last)\n"
+        "x = torch.rand(8, 1, 16, 16).to(memory_format=torch.channels_last)\n"
+        "assert model[0](x).stride()[1] == 1, 'not channels-last'\n"
+        "tent = Tent(model, norms=('gn',), optimizer='sgd', lr=0.1)\n"
+        "expected = model(x)\n"
+        "torch.testing.assert_close(tent(x), expected.detach())\n"
+        "assert (tent(x) - expected).abs().max() > 1e-6\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # -- base: what only a method of its own can show --

@@ -55,41 +55,47 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "Patients come sorted by disease, one clinic after another. Batch statistics then",
+        "Patients come sorted by disease, one clinic after another, and a BatchNorm network fails. Which change "
+        "can help, without labels?",
         (
             Option(
-                "are better, because a batch is uniform",
-                "Uniform in class: what tells the classes apart is taken for a property of the scanner.",
+                "EATA: learn only from reliable, non-redundant patients",
+                "It chooses whose gradient counts. The statistics are still those of a batch of one class, and "
+                "they do the damage.",
             ),
             Option(
-                "remove part of the very difference between classes",
-                "Normalising a batch of one class "
-                "centres away its signature, and no step down the entropy brings it back.",
+                "a periodic reset of the weights",
+                "It brings back the weights, not the statistics: those are measured anew on each batch.",
+            ),
+            Option(
+                "the stored statistics, and LAME if the source model is mostly right",
+                "Normalising a batch of one class centres away what told it apart, so leave the batch's "
+                "statistics alone. LAME then makes neighbours agree; where the source is mostly wrong they agree "
+                "on errors.",
                 right=True,
             ),
-            Option(
-                "do not change, they are averages",
-                "They are averages over this batch, and this batch is not like the others.",
-            ),
-            Option("are as good as the stored ones", "See the failure gallery: accuracy falls below the source."),
+            Option("larger batches of the same clinic", "A larger batch of one class is still of one class."),
         ),
     ),
     Question(
-        "During adaptation the mean entropy falls and falls. This tells you that",
+        "You take EATA from an ImageNet repository, with its redundancy threshold of 0.05, to a question of two "
+        "classes. What happens?",
         (
-            Option("accuracy rises", "Not by itself: with a rate far too high both fall (part 6)."),
             Option(
-                "the model is well calibrated",
-                "It becomes surer; whether it is right as often as it is "
-                "sure is another question, and usually it is not.",
+                "It learns faster, because two classes are easy",
+                "It hardly learns at all. Compute the cosine of (1, 0) and (0.5, 0.5).",
             ),
             Option(
-                "predictions become surer, rightly or wrongly",
-                "So watch something else as well: the entropy "
-                "of the predicted CLASSES warns of a collapse, without labels.",
+                "After the first batch nearly every sure patient counts as redundant, and it stands still",
+                "The cosine of a sure answer and a uniform average is 1 / sqrt(K), here 0.71. It then equals its "
+                "BN control, and a table that shows it 'stable' shows it asleep.",
                 right=True,
             ),
-            Option("the shift has gone", "The scanner is as it was."),
+            Option(
+                "It collapses to one class",
+                "A method that does not move cannot collapse; that is the trap, it looks safe.",
+            ),
+            Option("Nothing: thresholds are dimensionless", "This one depends on the number of classes."),
         ),
     ),
     Question(

@@ -74,6 +74,64 @@ def alarm(unit=True, window=None, pooled=True, above=False, empty_classes=False,
     return collapse_alarm
 
 
+def weights(**habits):
+    """EATA's weights with one bad habit."""
+
+    def eata_weights(logits, average, e_margin, d_margin):
+        z = logits if habits.get("attached") else logits.detach()
+        p = z.softmax(1)
+        h = -(p * z.log_softmax(1)).sum(1)
+        keep = h > e_margin if habits.get("unsure") else h < e_margin
+        if average is not None and habits.get("redundancy", True):
+            seen = z if habits.get("of_logits") else p
+            cosine = F.cosine_similarity(average[None], seen, dim=1)
+            similar = (seen * average).sum(1) if habits.get("no_norm") else cosine.abs()
+            keep &= similar > d_margin if habits.get("alike") else similar < d_margin
+        elif average is None and habits.get("nobody_first"):
+            keep &= False
+        weight = torch.ones_like(h) if habits.get("unweighted") else (e_margin - h).exp()
+        weight = (h - e_margin).exp() if habits.get("upside_down") else weight
+        return weight[keep] if habits.get("short") else keep * weight
+
+    return eata_weights
+
+
+def sharpness(**habits):
+    """A SAR step with one bad habit."""
+
+    def sar_step(model, x, optimizer, rho, e_margin):
+        theta = [p for group in optimizer.param_groups for p in group["params"]]
+
+        def h():
+            logits = model(x)
+            return logits, -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+
+        logits, first = h()
+        reliable = first < e_margin if habits.get("filter", True) else first < 99
+        g = torch.autograd.grad(first[reliable].mean(), theta)
+        length = torch.stack([part.norm() for part in g]).norm()
+        start = [p.detach().clone() for p in theta]
+        with torch.no_grad():
+            for p, part in zip(theta, g):
+                norm = part.norm() if habits.get("each") else 1 if habits.get("no_norm") else length
+                p += (-rho if habits.get("down") else rho) * part / norm
+        late, second = h()
+        still = reliable & (second < e_margin) if habits.get("second_filter", True) else reliable
+        if habits.get("zero", True):
+            optimizer.zero_grad()
+        (second if habits.get("all") else second[still]).mean().backward()
+        with torch.no_grad():
+            for p, value, part in zip(theta, start, g):
+                if habits.get("back", True):
+                    p.copy_(value)
+                if habits.get("old_gradient"):
+                    p.grad = part.clone()
+        optimizer.step()
+        return late.detach() if habits.get("late") else logits.detach()
+
+    return sar_step
+
+
 WRONG = {
     "norm.batch_statistics": {
         "unbiased": lambda x: (x.mean((0, 2, 3)), x.var((0, 2, 3))),
@@ -116,11 +174,38 @@ WRONG = {
         "0 log 0 silences it": alarm(empty_classes=True),
         "waits for a full window": alarm(early=False),
     },
+    "eata.weights": {
+        "gradient through the weights": weights(attached=True),
+        "keeps the unsure": weights(unsure=True),
+        "no redundancy filter": weights(redundancy=False),
+        "keeps those like the average": weights(alike=True),
+        "cosine of logits": weights(of_logits=True),
+        "product, not cosine": weights(no_norm=True),
+        "nobody in the first batch": weights(nobody_first=True),
+        "all weigh 1": weights(unweighted=True),
+        "weight upside down": weights(upside_down=True),
+        "only the kept are returned": weights(short=True),
+    },
+    "sar.step": {
+        "never comes back": sharpness(back=False),
+        "climbs down": sharpness(down=True),
+        "descends along the first gradient": sharpness(old_gradient=True),
+        "one length for each parameter": sharpness(each=True),
+        "gradient not normed": sharpness(no_norm=True),
+        "unreliable ones count": sharpness(filter=False, second_filter=False),
+        "no second filter": sharpness(second_filter=False),
+        "second mean over all": sharpness(all=True),
+        "gradients not cleared": sharpness(zero=False),
+        "answer from the top": sharpness(late=True),
+        "plain Tent": lambda m, x, o, r, e: step()(m, x, o),
+    },
 }
 
 RIGHT = {
     "tent.entropy": lambda z: torch.distributions.Categorical(logits=z).entropy(),
     "tent.step": step(),
     "tent.alarm": alarm(),
+    "eata.weights": weights(),
+    "sar.step": sharpness(),
     "norm.batch_statistics": lambda x: torch.var_mean(x, (0, 2, 3), unbiased=False)[::-1],
 }
