@@ -89,8 +89,8 @@ def run_bench(
 
 
 def check_combinations(cells: list[Cell], spec: Spec) -> None:
-    """Raise SeminarError for what would fail later: see `bench_run.check_cells`."""
-    from .bench_run import check_cells
+    """Raise SeminarError for what would fail later: see `bench_check.check_cells`."""
+    from .bench_check import check_cells
 
     check_cells(cells, spec.setup)
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ..adaptation.registry import needs_source, preparation
-from ..checkpoints.course import checkpoint_card, list_checkpoints
+from ..checkpoints.course import UNSHIPPED, checkpoint_card, list_checkpoints
 from ..data import REAL_SHIFTS
 from ..runtime import SeminarError, unknown_name
 from .bench_cells import Cell, Setup
@@ -221,13 +221,11 @@ def _checkpoint(model: Any, data: Entry, seed: int, setup: Setup) -> dict[str, A
 
 
 def _refuse_unmade(family: str, seed: int, folder: Path | None) -> None:
-    """Raise SeminarError, with the command, for a family that has a recipe and no weights: it may not ship."""
-    from ..recipes import RECIPES  # takes a while to import, and is needed here only
-
-    if family in RECIPES:
+    """Raise SeminarError, with the command, for weights that everybody makes for himself."""
+    if family in UNSHIPPED:
         raise SeminarError(
-            f"there are no weights of {family!r} in {folder or 'data/checkpoints'}, and not all of the course's "
-            f"ship; this makes them: seminar pretrain {family}-s{seed}"
+            f"there are no weights of {family!r} in {folder or 'data/checkpoints'}; they do not ship "
+            f"({UNSHIPPED[family]}), this makes them: seminar pretrain {family}-s{seed}"
         )
 
 

@@ -4,17 +4,20 @@ import copy
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from seminar_utils.adaptation.registry import preparation
-from seminar_utils.checkpoints.course import checkpoint_card
+from seminar_utils.checkpoints.course import UNSHIPPED, checkpoint_card
 from seminar_utils.data.real_sets import CELLS
 from seminar_utils.evaluation.bench_cells import Cell, data_name, stream_name
+from seminar_utils.evaluation.bench_check import check_cells
 from seminar_utils.evaluation.bench_entries import data_entry, stream_entry
-from seminar_utils.evaluation.bench_run import check_cells
 from seminar_utils.evaluation.bench_spec import load_spec, parse_spec
 from seminar_utils.models import create_model
+from seminar_utils.recipes import RECIPES
+from seminar_utils.recipes.supervised import Unshipped
 from seminar_utils.runtime import SeminarError
 
 GRID = {
@@ -202,6 +205,13 @@ def test_weights_that_do_not_ship_are_told_with_the_command(domain, tmp_path):
     cards_only(tmp_path, "resnet_small-wbc-s1")
     cells = parse_spec(changed(**wbc, CHECKPOINTS=folder)).cells
     assert {cell.checkpoint for cell in cells} == {"resnet_small-wbc-s1"}
+
+
+def test_what_does_not_ship_has_a_recipe_that_says_so():
+    unshipped = {family for family, recipe in RECIPES.items() if isinstance(recipe, Unshipped)}
+    assert set(UNSHIPPED) == unshipped
+    ignored = (Path(__file__).parents[2] / ".gitignore").read_text()
+    assert all(f"/data/checkpoints/*-{RECIPES[family].data}-s*" in ignored for family in unshipped)
 
 
 def test_white_cells_without_their_images_are_told_before_anything_runs(tmp_path, monkeypatch):
