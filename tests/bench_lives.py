@@ -17,7 +17,8 @@ from pathlib import Path
 
 import tqdm  # noqa: F401  before the first fork, as all that takes long
 
-from seminar_utils.evaluation import bench, bench_run
+from seminar_utils.evaluation import bench
+from seminar_utils.evaluation.bench_check import check_cells
 from seminar_utils.evaluation.bench_spec import load_spec
 from seminar_utils.evaluation.results import ResultsStore, code_commit, versions
 
@@ -65,7 +66,7 @@ def uninterrupted(spec, path: Path) -> tuple[float, float]:
 
 def main() -> None:
     spec, folder, kills = load_spec(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    bench_run.check_cells(list(spec.cells), spec.setup)  # models and images are loaded before the first fork
+    check_cells(list(spec.cells), spec.setup)  # models and images are loaded before the first fork
     code_commit(), versions()
     ResultsStore._write = partialmethod(slowly, pause=0.0)
     first, each = uninterrupted(spec, folder / "whole.jsonl")

@@ -87,7 +87,8 @@ def needs_source(name: str) -> bool:
 def preparation(name: str) -> str | None:
     """What a method asks of the training of its model, None for nothing: "rotation", "simclr" or "neighbors".
 
-    A small model with it is `create_model(f"resnet_small_{preparation(name)}")`.
+    A small model with it is `create_model(f"resnet_small_{preparation(name)}")`; so ends the name of every model
+    that was built for it, and a benchmark goes by that.
     """
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)

@@ -23,11 +23,11 @@ cell is computed by one thread, from its own seed. GPUs: one worker for each, wi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bench_backends import backend
+from .bench_backends import Done, backend, nothing
 from .bench_cells import Cell
 from .bench_spec import Spec
 from .bench_store import Row, default_store, lock, mixture, newest, pending, read_store, recover, write
@@ -82,27 +82,26 @@ def run_bench(
         if told:
             print(told, file=sys.stderr)
         todo = pending(spec.cells, read_store(path, spec.experiment), retry_failed)[:limit]
-        if todo and check:
-            check_combinations(todo, spec)
         if todo:
-            _run(spec, todo, compute, ResultsStore(path), progress)
+            found = compute(todo, spec.setup, (lambda: check_combinations(todo, spec)) if check else nothing)
+            _run(spec, len(todo), found, ResultsStore(path), progress)
         return status(spec, path)
 
 
 def check_combinations(cells: list[Cell], spec: Spec) -> None:
-    """Raise SeminarError for what would fail later: see `bench_run.check_cells`."""
-    from .bench_run import check_cells
+    """Raise SeminarError for what would fail later: see `bench_check.check_cells`."""
+    from .bench_check import check_cells
 
     check_cells(cells, spec.setup)
 
 
-def _run(spec: Spec, todo: list[Cell], compute: Callable, store: ResultsStore, progress: bool) -> None:
+def _run(spec: Spec, count: int, found: Iterator[Done], store: ResultsStore, progress: bool) -> None:
     from tqdm import tqdm
 
     quiet = 0.1 if sys.stderr.isatty() else 10  # seconds between two states of the bar; a log needs few
     failed = 0
-    with tqdm(total=len(todo), unit="cell", disable=not progress, mininterval=quiet, desc=spec.name) as bar:
-        for cell, outcome, attempts in compute(todo, spec.setup):
+    with tqdm(total=count, unit="cell", disable=not progress, mininterval=quiet, desc=spec.name) as bar:
+        for cell, outcome, attempts in found:
             write(store, spec.experiment, cell, outcome, attempts)
             failed += bool(outcome.get("error"))
             bar.set_postfix(failed=failed, refresh=False)

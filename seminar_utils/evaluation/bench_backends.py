@@ -19,27 +19,36 @@ from typing import Any
 
 from ..runtime import SeminarError
 from .bench_cells import Cell, Setup
+from .bench_line import Line
 
 Outcome = dict[str, Any]
 Done = tuple[Cell, Outcome, int]
+Check = Callable[[], object]
+Backend = Callable[[Sequence[Cell], Setup, Check], Iterator[Done]]
 ATTEMPTS = 2
 GOES_ON = "the same command goes on where this stopped"
 ANSWER = 5  # seconds a scheduler has
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def here(cells: Sequence[Cell], setup: Setup) -> Iterator[Done]:
-    """In this process, one after another."""
+def nothing() -> None:
+    """No check."""
+
+
+def here(cells: Sequence[Cell], setup: Setup, check: Check = nothing) -> Iterator[Done]:
+    """In this process, one after another, after the check."""
     from .bench_run import run_cell
 
+    check()
     for cell in cells:
         yield cell, run_cell(cell, setup), 1
 
 
 class _Worker:
-    """A process and the pipe to it; `cell` is what it is at, with the number of this attempt."""
+    """A process and the pipe to it. number: of its share; cell: what it is at, with the number of this attempt."""
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup, number: int):
+        self.number = number
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and CUDA's state
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
@@ -95,30 +104,33 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(key) if value is None else os.environ.update({key: value})
 
 
-def local_workers(cells: Sequence[Cell], setup: Setup, count: int) -> Iterator[Done]:
+def local_workers(cells: Sequence[Cell], setup: Setup, count: int, check: Check = nothing) -> Iterator[Done]:
     """In `count` processes of this machine, each with one thread.
 
-    Raises SeminarError when workers die before they are ready, twice in a row.
+    check: made while the workers start, before any has a cell; what it raises ends them. Raises SeminarError when
+    workers die before they are ready, twice in a row.
     """
-    todo = deque((cell, 1) for cell in cells)
-    workers = [_Worker(setup) for _ in range(min(count, len(cells)))]
+    count = min(count, len(cells))
+    line = Line(cells, max(count, 1))
+    workers = [_Worker(setup, number) for number in range(count)]
     stillborn = 0
     try:
+        check()
         while workers:
             for worker in [_worker_of(pipe, workers) for pipe in wait([worker.pipe for worker in workers])]:
                 outcome = worker.take()
                 if outcome is None:
                     workers.remove(worker)
                     stillborn = 0 if worker.started else stillborn + 1
-                    yield from _mourn(worker, todo, stillborn)
-                    if todo:
-                        workers.append(_Worker(setup))
+                    yield from _mourn(worker, line, stillborn)
+                    if line:
+                        workers.append(_Worker(setup, worker.number))
                     continue
                 if worker.cell:
                     yield worker.cell[0], outcome, worker.cell[1]
                 worker.started, worker.cell, stillborn = True, None, 0
-                if todo:
-                    worker.give(*todo.popleft())
+                if turn := line.take(worker.number):
+                    worker.give(*turn)
                 else:
                     workers.remove(worker)
                     worker.stop()
@@ -131,8 +143,8 @@ def _worker_of(pipe: Any, workers: Sequence[_Worker]) -> _Worker:
     return next(worker for worker in workers if worker.pipe is pipe)
 
 
-def _mourn(worker: _Worker, todo: deque, stillborn: int) -> Iterator[Done]:
-    """A worker has died: its cell goes first in line once more, or becomes a failure."""
+def _mourn(worker: _Worker, line: Line, stillborn: int) -> Iterator[Done]:
+    """A worker has died: its cell goes first in its share once more, or becomes a failure."""
     code = worker.process.exitcode
     if worker.cell is None:
         if stillborn >= ATTEMPTS:
@@ -140,13 +152,18 @@ def _mourn(worker: _Worker, todo: deque, stillborn: int) -> Iterator[Done]:
         return
     cell, attempt = worker.cell
     if attempt < ATTEMPTS:
-        todo.appendleft((cell, attempt + 1))
+        line.again(worker.number, cell, attempt + 1)
         return
     yield cell, {"error": f"its worker died {attempt} times at this cell (the last exit code is {code})"}, attempt
 
 
 def dask_cluster(
-    cells: Sequence[Cell], setup: Setup, url: str, patience: float = 60, window: int = 1000
+    cells: Sequence[Cell],
+    setup: Setup,
+    url: str,
+    check: Check = nothing,
+    patience: float = 60,
+    window: int = 1000,
 ) -> Iterator[Done]:
     """On the workers of a Dask scheduler, given by its address ("tcp://host:8786").
 
@@ -154,6 +171,7 @@ def dask_cluster(
     Raises SeminarError when distributed is not installed, nobody answers, there is no worker, the workers have
     another version of the course, or none of them is left.
     """
+    check()
     client = _connect(url, patience)
     try:
         before = client.run_on_scheduler(_set_allowed_failures, 0)  # we count ourselves
@@ -263,12 +281,17 @@ def _check_alive(client, patience: float) -> None:
         raise SeminarError(f"the Dask cluster has no workers any more; {GOES_ON}") from error
 
 
-def backend(workers: int = 0, scheduler: str | None = None) -> Callable[[Sequence[Cell], Setup], Iterator[Done]]:
-    """The backend that was asked for: a cluster, `workers` processes, or this one (0). Raises SeminarError."""
+def backend(workers: int = 0, scheduler: str | None = None) -> Backend:
+    """The backend that was asked for: a cluster, `workers` processes, or this one (0). Raises SeminarError.
+
+    It makes the check it is given before a cell runs.
+    """
     if scheduler is not None:
         if workers:
             raise SeminarError("either --workers (processes of this machine) or --scheduler (a Dask cluster)")
-        return lambda cells, setup: dask_cluster(cells, setup, scheduler)
+        return lambda cells, setup, check=nothing: dask_cluster(cells, setup, scheduler, check)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise SeminarError(f"workers is a number of processes, 0 for this one, got {workers!r}")
-    return (lambda cells, setup: local_workers(cells, setup, workers)) if workers else here
+    if not workers:
+        return here
+    return lambda cells, setup, check=nothing: local_workers(cells, setup, workers, check)

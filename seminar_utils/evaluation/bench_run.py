@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from ..adaptation.passes import Passes, count_passes, networks_of
-from ..adaptation.registry import create_method
+from ..adaptation.registry import create_method, preparation
 from ..checkpoints.course import checkpoint_card, load_checkpoint
 from ..data import ImageSet, load, options_of
+from ..pretraining.simclr import TwoViews
 from ..runtime import SeminarError, pick_device, seed_everything
 from .bench_cells import Cell, Setup, data_name, words
 from .checks import reasons
@@ -135,7 +136,7 @@ def _run(cell: Cell, setup: Setup, settings: Mapping[str, Any]) -> Run:
     """A fresh method over the cell's stream."""
     batches = _stream(cell, setup)
     seed_everything(cell.seed)
-    method = create_method(cell.method["name"], _model(cell.checkpoint, cell.weights, setup), **settings)
+    method = method_of(cell, setup, settings)
     if hasattr(method, "seed"):  # what a method draws by itself follows the cell
         method.seed = cell.seed
         method.reset()
@@ -146,6 +147,16 @@ def _run(cell: Cell, setup: Setup, settings: Mapping[str, Any]) -> Run:
     with count_passes(method) if networks_of(method) else nullcontext(Passes()) as passes:
         result = run_stream(with_resets(method, cell.reset), batches)
     return Run(result, time.perf_counter() - fitted, fitted - started, copy.copy(passes))
+
+
+def method_of(cell: Cell, setup: Setup, settings: Mapping[str, Any]) -> Callable:
+    """The cell's method on its model. The views of a contrast are those of the model's training, from its card."""
+    name = cell.method["name"]
+    model = _model(cell.checkpoint, cell.weights, setup)
+    if preparation(name) == "simclr":
+        views = checkpoint_card(cell.checkpoint, setup.checkpoints)["config"]["views"]
+        settings = {"views": TwoViews(**as_tuples(views)), **settings}
+    return create_method(name, model, **settings)
 
 
 def with_resets(method: Callable, every: int) -> Callable[[Tensor], Tensor]:
@@ -255,7 +266,7 @@ def _source_batches(cell: Cell, setup: Setup) -> list[Tensor]:
 
 def _chosen(cell: Cell, setup: Setup) -> tuple[dict[str, Any], Selection | None]:
     """The settings of the cell's method; if a rule chose them, the Selection that a row must tell."""
-    fixed = _tuples(cell.method["settings"])
+    fixed = as_tuples(cell.method["settings"])
     rule = cell.method.get("selection", "default")
     if rule == "default":
         return fixed, None
@@ -272,50 +283,17 @@ def _chosen(cell: Cell, setup: Setup) -> tuple[dict[str, Any], Selection | None]
     scored_on = tested_on if rule == "oracle" else f"{data_name(on.data)}, {on.shift} {on.severity}"
 
     def score(settings: Mapping[str, Any]) -> float:
-        result = _run(on, setup, {**fixed, **_tuples(settings)}).result
+        result = _run(on, setup, {**fixed, **as_tuples(settings)}).result
         return balanced_accuracy(result.labels, result.predictions)
 
     names = {"score": score, "scored_on": scored_on, "tested_on": tested_on}
     selection = select(rule, cell.method["candidates"], **names)
-    return {**fixed, **_tuples(selection.settings)}, selection
+    return {**fixed, **as_tuples(selection.settings)}, selection
 
 
-def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as methods take them: TOML and JSON have lists only."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-
-
-def check_cells(cells: list[Cell], setup: Setup) -> None:
-    """Try what can be tried without running: each method on each model, each data set under each model.
-
-    Raises SeminarError for a method that does not fit a model (no BatchNorm ...), a setting it refuses, data that
-    is not here, other classes than the model's, a batch larger than the set.
-    """
-    for cell in {(c.checkpoint, words(c.method)): c for c in cells}.values():
-        for candidate in cell.method.get("candidates", [{}]):
-            settings = _tuples({**cell.method["settings"], **candidate})
-            try:
-                create_method(cell.method["name"], _model(cell.checkpoint, cell.weights, setup), **settings)
-            except Exception as error:  # a method of somebody's own may raise anything
-                name = cell.params()["method"]
-                raise SeminarError(f"{name} can't be used on {cell.checkpoint}: {error}") from error
-    for cell in {(c.checkpoint, words(c.data)): c for c in cells}.values():
-        _check_data(cell, setup, max(c.batch_size for c in cells if c.data == cell.data))
-
-
-def _check_data(cell: Cell, setup: Setup, batch: int) -> None:
-    found, card = image_set(cell.data, cell.images), checkpoint_card(cell.checkpoint, setup.checkpoints)
-    theirs, ours = list(found.class_names), list(card["class_names"])
-    if theirs != ours:
-        raise SeminarError(
-            f"{cell.checkpoint} tells {_few(ours)} apart, {data_name(cell.data)} has {_few(theirs)}"
-        )
-    if batch > len(found):
-        raise SeminarError(f"a batch of {batch} can't be filled: {data_name(cell.data)} has {len(found)} images")
-
-
-def _few(names: list[str]) -> str:
-    return f"{len(names)} classes ({', '.join(names[:4])}{' ...' if len(names) > 4 else ''})"
 
 
 def keep_to_one_thread() -> None:

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..adaptation.registry import needs_source
-from ..checkpoints.course import checkpoint_card, list_checkpoints
+from ..adaptation.registry import needs_source, preparation
+from ..checkpoints.course import UNSHIPPED, checkpoint_card, list_checkpoints
 from ..data import REAL_SHIFTS
 from ..runtime import SeminarError, unknown_name
 from .bench_cells import Cell, Setup
@@ -167,6 +167,12 @@ def _on_channels(shifts: list[tuple[str, int, bool]], card: Entry) -> list[tuple
 
 
 def _check_combination(shift: str, severity: int, stream: Entry, method: Entry, card: Entry) -> None:
+    needed = preparation(method["name"])
+    if needed and not card["model"].endswith(f"_{needed}"):
+        raise SeminarError(
+            f"{method['name']} needs a model that was prepared for it in training (resnet_small_{needed}); "
+            f"{card['name']} is a {card['model']}: put the two into a grid of their own"
+        )
     if shift in COLOUR_ONLY and card["model_args"].get("in_chans", 3) == 1:
         raise SeminarError(f"the shift {shift!r} needs colour images, {card['name']} takes grey ones")
     if "schedule" in stream:
@@ -199,6 +205,7 @@ def _checkpoint(model: Any, data: Entry, seed: int, setup: Setup) -> dict[str, A
     families = {name.rsplit("-s", 1)[0] for name in names}
     family = model if model in families else f"{model}-{source or data['name']}"
     if family not in families:
+        _refuse_unmade(family, seed, folder)
         known = {*names, *families, *(name.split("-")[0] for name in families)}
         if model in {name.split("-")[0] for name in families}:
             raise SeminarError(
@@ -211,6 +218,15 @@ def _checkpoint(model: Any, data: Entry, seed: int, setup: Setup) -> dict[str, A
             f"{family!r} was trained with the seeds {', '.join(seeds)}; seed {seed} has no checkpoint"
         )
     return _classifier(_card(f"{family}-s{seed}", folder))
+
+
+def _refuse_unmade(family: str, seed: int, folder: Path | None) -> None:
+    """Raise SeminarError, with the command, for weights that everybody makes for himself."""
+    if family in UNSHIPPED:
+        raise SeminarError(
+            f"there are no weights of {family!r} in {folder or 'data/checkpoints'}; they do not ship "
+            f"({UNSHIPPED[family]}), this makes them: seminar pretrain {family}-s{seed}"
+        )
 
 
 def _classifier(card: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from seminar_utils.adaptation import BatchNormAdapt, Source, Tent, create_method
-from seminar_utils.checkpoints import load_checkpoint
+from seminar_utils.adaptation.ttt_plus_plus import TTTPlusPlus
+from seminar_utils.checkpoints import load_checkpoint, save_checkpoint
+from seminar_utils.checkpoints.course import checkpoint_card
 from seminar_utils.data import load
 from seminar_utils.evaluation import bench_run
 from seminar_utils.evaluation.bench_run import run_cell, with_resets
@@ -15,6 +17,8 @@ from seminar_utils.evaluation.bench_spec import parse_spec
 from seminar_utils.evaluation.measure import measure
 from seminar_utils.evaluation.results import ResultsStore
 from seminar_utils.evaluation.shifts import apply_shift
+from seminar_utils.models import create_model
+from seminar_utils.pretraining.simclr import TwoViews
 from seminar_utils.runtime import SeminarError
 
 GRID = {
@@ -160,6 +164,30 @@ def test_a_method_sees_source_images_first():
     todo, setup = cells({"imports": ["bench_methods"], "source_images": 24}, methods=["needs_source"], seeds=[0])
     assert todo[0].source_images == 24
     assert numbers(run_cell(todo[0], setup))["harm"] == 0
+
+
+def test_a_contrast_shows_the_views_of_the_training(tmp_path, monkeypatch):
+    """TTT++ by name: a spec can't hold a function, and other views than the training's would be another method."""
+    model = create_model("resnet_small_simclr", num_classes=6, in_chans=1)
+    views = {"scale": [0.5, 0.9], "flip": 0.0}
+    card = checkpoint_card("resnet_small-phantoms-s0") | {
+        "model": "resnet_small_simclr",
+        "config": {"views": views},
+    }
+    save_checkpoint(
+        model, "resnet_small_simclr-phantoms-s0", card | {"name": "resnet_small_simclr-phantoms-s0"}, tmp_path
+    )
+    todo, setup = cells(
+        {"checkpoints": str(tmp_path), "source_images": 32},
+        methods=["ttt_plus_plus"], models=["resnet_small_simclr"], seeds=[0],
+    )  # fmt: skip
+    seen = []
+    monkeypatch.setattr(TTTPlusPlus, "learn_source", lambda self, batches: seen.append(self.views))
+    run_cell(todo[0], setup)
+    assert seen == [TwoViews(scale=(0.5, 0.9), flip=0.0)]
+    monkeypatch.undo()
+    forget()
+    assert numbers(run_cell(todo[0], setup))["backward_per_image"] >= 1
 
 
 @pytest.mark.parametrize("stream", ["gradual", {"schedule": "mixed", "conditions": "xray-light"}])

@@ -2,14 +2,22 @@
 
 import copy
 import itertools
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from seminar_utils.adaptation.registry import preparation
+from seminar_utils.checkpoints.course import UNSHIPPED, checkpoint_card
+from seminar_utils.data.real_sets import CELLS
 from seminar_utils.evaluation.bench_cells import Cell, data_name, stream_name
+from seminar_utils.evaluation.bench_check import check_cells
 from seminar_utils.evaluation.bench_entries import data_entry, stream_entry
-from seminar_utils.evaluation.bench_run import check_cells
 from seminar_utils.evaluation.bench_spec import load_spec, parse_spec
+from seminar_utils.models import create_model
+from seminar_utils.recipes import RECIPES
+from seminar_utils.recipes.supervised import Unshipped
 from seminar_utils.runtime import SeminarError
 
 GRID = {
@@ -136,6 +144,9 @@ BAD = {
     "batch above images": ({"batch_sizes": [64]}, "a batch of 64 can't be filled"),
     "another task": ({"data": ["pneumoniamnist"], "models": ["vit_small_14"]}, "unknown model"),
     "not trained on it": ({"data": ["wbc"], "models": ["mae_tiny"]}, "was trained on 'wbc'"),
+    "not prepared": ({"methods": ["source", "ttt"]}, "ttt needs a model that was prepared for it in training "
+                     "(resnet_small_rotation); resnet_small-phantoms-s0 is a resnet_small"),
+    "one class only": ({"data": ["nuclei"]}, "no checkpoint of 'resnet_small' was trained on 'nuclei'"),
     "gradual nothing": ({"streams": ["gradual"]}, "the shift is none"),
     "shift twice": ({"streams": [{"schedule": "mixed", "conditions": "ct"}], "shifts": ["blur"]}, "as well"),
     "held out is tested": ({"methods": [{"name": "tent", "selection": "held-out shift", "held_out": ["blur", 3],
@@ -159,6 +170,60 @@ def test_is_refused(what):
 def test_one_cell_in_two_grids_is_refused():
     with pytest.raises(SeminarError, match="in grid 1 and in grid 2: method bn"):
         parse_spec({**SPEC, "grid": [GRID, {**GRID, "methods": ["bn"]}]})
+
+
+def cards_only(folder, *names, **entries):
+    """A folder of checkpoints as far as a spec reads it: cards, made from a shipped one, and no weights."""
+    card = checkpoint_card("resnet_small-phantoms-s0")
+    for name in names:
+        (folder / f"{name}.safetensors").touch()
+        (folder / f"{name}.json").write_text(json.dumps(card | {"name": name} | entries))
+    return str(folder)
+
+
+@pytest.mark.parametrize("method", ["ttt", "ttt_plus_plus", "neighbor_labels"])
+def test_a_prepared_method_runs_on_its_own_network_beside_its_controls(method, tmp_path):
+    model = f"resnet_small_{preparation(method)}"
+    folder = cards_only(tmp_path, f"{model}-phantoms-s0", model=model)
+    entries = {"methods": ["source", "bn", "tent", method], "models": [model], "seeds": [0], "shifts": ["none"]}
+    cells = parse_spec(changed(**entries, severities=..., CHECKPOINTS=folder)).cells
+    assert {cell.method["name"] for cell in cells} == {"source", "bn", "tent", method}
+    for other in {"ttt", "ttt_plus_plus", "neighbor_labels"} - {method}:
+        with pytest.raises(SeminarError, match=f"{other} needs a model .*resnet_small_{preparation(other)}"):
+            parse_spec(changed(**entries | {"methods": [other]}, severities=..., CHECKPOINTS=folder))
+
+
+@pytest.mark.parametrize("domain", ["d1", "d2"])
+def test_weights_that_do_not_ship_are_told_with_the_command(domain, tmp_path):
+    """The folder stands for a fresh clone: the course's own may hold weights that somebody made."""
+    wbc = {"data": [{"name": "wbc", "domain": domain}], "seeds": [1], "shifts": ["none"], "severities": ...}
+    folder = cards_only(tmp_path, "resnet_small-phantoms-s1")
+    with pytest.raises(
+        SeminarError, match="no weights of 'resnet_small-wbc' .*seminar pretrain resnet_small-wbc-s1"
+    ):
+        parse_spec(changed(**wbc, CHECKPOINTS=folder))
+    cards_only(tmp_path, "resnet_small-wbc-s1")
+    cells = parse_spec(changed(**wbc, CHECKPOINTS=folder)).cells
+    assert {cell.checkpoint for cell in cells} == {"resnet_small-wbc-s1"}
+
+
+def test_what_does_not_ship_has_a_recipe_that_says_so():
+    unshipped = {family for family, recipe in RECIPES.items() if isinstance(recipe, Unshipped)}
+    assert set(UNSHIPPED) == unshipped
+    ignored = (Path(__file__).parents[2] / ".gitignore").read_text()
+    assert all(f"/data/checkpoints/*-{RECIPES[family].data}-s*" in ignored for family in unshipped)
+
+
+def test_white_cells_without_their_images_are_told_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("SEMINAR_DATA", raising=False)
+    folder = cards_only(tmp_path, "resnet_small-wbc-s0", class_names=list(CELLS))
+    monkeypatch.setattr(
+        "seminar_utils.evaluation.bench_run.load_checkpoint", lambda *_: create_model("resnet_small")
+    )
+    wbc = {"data": [{"name": "wbc", "domain": "d2"}], "seeds": [0], "shifts": ["none"], "severities": ...}
+    spec = parse_spec(changed(**wbc, CHECKPOINTS=folder))
+    with pytest.raises(SeminarError, match="'wbc' does not ship: .*SEMINAR_DATA, which is not set"):
+        check_cells(list(spec.cells), spec.setup)
 
 
 @pytest.mark.parametrize(

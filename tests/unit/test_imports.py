@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "checkpoints": BASE | {"models", "data"},
     "pretraining": BASE | {"models", "data"},
     "adaptation": BASE | {"models"},
-    "evaluation": BASE | {"models", "data", "adaptation", "checkpoints"},  # a benchmark names checkpoints
+    # a benchmark names checkpoints, and shows to TTT++ the views they were trained with
+    "evaluation": BASE | {"models", "data", "adaptation", "checkpoints", "pretraining"},
 }
 
 
