@@ -161,7 +161,7 @@ class DomainPrompts(nn.Module):
         return F.normalize(x, dim=-1) if x.ndim == 2 else self.clip.encode_image(x, normalize=True)
 
     def forward(self, x: Tensor, domain: str | None = None) -> Tensor:
-        """Images (B, C, H, W) or features (B, E) -> logits (B, K) by the prompts of a domain, else the target's."""
+        """Images (B, C, H, W) or features (B, E) -> logits (B, K) by the prompts of a domain (the target's)."""
         number = len(self.domains) - 1 if domain is None else self.number(domain)
         by_domain = self.logits(self.embed(x)).unflatten(1, (-1, len(self.class_names)))  # (B, N + 1, K)
         return by_domain[:, number]
