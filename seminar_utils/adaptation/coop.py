@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..models.zero_shot import Tokenizer
 from ..runtime import SeminarError
-from .prompts import Clip, PromptedCLIP, frozen_copy, image_features
+from .prompt_checks import Clip
+from .prompts import PromptedCLIP, frozen_copy, image_features
 
 
 @dataclass(frozen=True)

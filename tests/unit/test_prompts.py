@@ -27,6 +27,7 @@ from seminar_utils.adaptation import (
 )
 from seminar_utils.adaptation.prompts import image_features, nearest_words, slot_order
 from seminar_utils.adaptation.tpt import text_dispersion
+from seminar_utils.adaptation.views import random_crops
 from seminar_utils.models.zero_shot import ZeroShotModel, zero_shot_classifier
 from seminar_utils.runtime import SeminarError
 
@@ -294,6 +295,17 @@ def test_c_tpt_spreads_the_text_features():
     assert torch.equal(none(x), plain(x))
     features = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     assert text_dispersion(features) == 1.0
+
+
+def test_crops_show_a_part_of_the_image_seeded():
+    x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(50, -1, -1, -1)
+    one, two = (random_crops(x, torch.Generator().manual_seed(s)) for s in (0, 0))
+    assert torch.equal(one, two) and one.shape == x.shape and one.min() >= 0 and one.max() <= 63
+    mirrored = one[:, 0, 0, 0] > one[:, 0, 0, -1]
+    assert 10 < mirrored.sum() < 40 and (one[:, 0, 0, 0] < one[:, 0, -1, 0]).all()  # left-right only
+    whole = random_crops(x, torch.Generator().manual_seed(0), area=(1.0, 1.0))
+    flipped = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    torch.testing.assert_close(whole, flipped)
 
 
 def test_tpt_never_moves_an_encoder():
