@@ -27,6 +27,7 @@ from .sar import SAR
 from .shot import SHOTIM
 from .t3a import T3A
 from .tent import Tent
+from .tpt import CTPT, TPT
 from .ttt import TTT
 from .ttt_plus_plus import TTTPlusPlus
 
@@ -47,6 +48,8 @@ METHODS: dict[str, Callable[..., Adapter]] = {
     "ttt": TTT,
     "ttt_plus_plus": TTTPlusPlus,
     "neighbor_labels": NeighborLabels,
+    "tpt": TPT,
+    "c_tpt": CTPT,
 }
 
 
@@ -85,10 +88,10 @@ def needs_source(name: str) -> bool:
 
 
 def preparation(name: str) -> str | None:
-    """What a method asks of the training of its model, None for nothing: "rotation", "simclr" or "neighbors".
+    """What a method asks of its model, None for nothing: "rotation", "simclr", "neighbors" or "prompts".
 
     A small model with it is `create_model(f"resnet_small_{preparation(name)}")`; so ends the name of every model
-    that was built for it, and a benchmark goes by that.
+    that was built for it, and a benchmark goes by that. "prompts" asks for a `PromptedCLIP` instead.
     """
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)

@@ -168,6 +168,8 @@ def _on_channels(shifts: list[tuple[str, int, bool]], card: Entry) -> list[tuple
 
 def _check_combination(shift: str, severity: int, stream: Entry, method: Entry, card: Entry) -> None:
     needed = preparation(method["name"])
+    if needed == "prompts":
+        raise SeminarError(f"{method['name']} tunes a PromptedCLIP's prompt; a benchmark's models have none")
     if needed and not card["model"].endswith(f"_{needed}"):
         raise SeminarError(
             f"{method['name']} needs a model that was prepared for it in training (resnet_small_{needed}); "

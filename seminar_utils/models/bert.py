@@ -75,10 +75,10 @@ class BertEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(segments, dim)
         self.LayerNorm = nn.LayerNorm(dim, eps=EPS)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Ids (B, N) -> tokens (B, N, D)."""
-        place = self.position_embeddings.weight[: ids.shape[1]] + self.token_type_embeddings.weight[0]  # (N, D)
-        return self.LayerNorm(self.word_embeddings(ids) + place)
+    def forward(self, words: Tensor) -> Tensor:
+        """Word vectors (B, N, D), of `word_embeddings` or learnt -> tokens (B, N, D)."""
+        place = self.position_embeddings.weight[: words.shape[1]] + self.token_type_embeddings.weight[0]  # (N, D)
+        return self.LayerNorm(words + place)
 
 
 class Bert(nn.Module):
@@ -104,8 +104,12 @@ class Bert(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (B, N) -> the last layer's tokens (B, N, D)."""
-        mask = (ids != self.pad_id)[:, None, None, :]  # (B, 1, 1, N)
-        x = self.embeddings(ids)  # (B, N, D)
+        return self.read(self.embeddings.word_embeddings(ids), ids != self.pad_id)
+
+    def read(self, words: Tensor, seen: Tensor) -> Tensor:
+        """Word vectors (B, N, D) -> the last layer's tokens (B, N, D); only where `seen` (B, N) is true."""
+        mask = seen[:, None, None, :]  # (B, 1, 1, N)
+        x = self.embeddings(words)  # (B, N, D)
         for layer in self.encoder["layer"]:
             x = layer(x, mask)
         return x

@@ -65,6 +65,10 @@ class TextTower(nn.Module):
         """Token ids (B, L) -> features (B, embed_dim), not normalised."""
         return self.proj(self.transformer(ids)[:, 0])  # (B, D) inside
 
+    def read(self, words: Tensor, seen: Tensor) -> Tensor:
+        """Word vectors (B, L, D), looked at where `seen` (B, L) -> features (B, embed_dim), not normalised."""
+        return self.proj(self.transformer.read(words, seen)[:, 0])  # (B, D) inside
+
 
 class BiomedCLIP(nn.Module):
     """The two towers and the learnt temperature, to be used like `clip.CLIP`."""
@@ -92,6 +96,20 @@ class BiomedCLIP(nn.Module):
             raise SeminarError(f"a caption starts with its class token, got padding: {ids[:, 0].tolist()[:8]}")
         features = self.text(ids)
         return F.normalize(features, dim=-1) if normalize else features
+
+    def embed_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) -> their word vectors (B, L, D) and the place of each end token (B,)."""
+        check_ids(ids, self.config)
+        end = (ids != self.text.transformer.pad_id).sum(dim=1) - 1  # (B,)
+        return self.text.transformer.embeddings.word_embeddings(ids), end
+
+    def encode_tokens(self, tokens: Tensor, end: Tensor) -> Tensor:
+        """Word vectors (B, L, D) that end at `end` (B,) -> features (B, embed_dim), not normalised.
+
+        Learnt prompts come in here, as in `clip.CLIP`; what lies behind the end is not looked at.
+        """
+        seen = torch.arange(tokens.shape[1], device=tokens.device) <= end[:, None]  # (B, L)
+        return self.text.read(tokens, seen)
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> one feature vector each (B, embed_dim), as of the other models."""

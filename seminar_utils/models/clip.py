@@ -166,9 +166,13 @@ class CLIP(nn.Module):
 
         Raises SeminarError for captions longer than the context or ids that are not in the vocabulary.
         """
-        check_ids(ids, self.config)
-        features = self.encode_tokens(self.token_embedding(ids), ids.argmax(dim=1))
+        features = self.encode_tokens(*self.embed_tokens(ids))
         return F.normalize(features, dim=-1) if normalize else features
+
+    def embed_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) -> word vectors (B, L, D) and the place of each end token (B,), the largest id."""
+        check_ids(ids, self.config)
+        return self.token_embedding(ids), ids.argmax(dim=1)
 
     def encode_tokens(self, tokens: Tensor, end: Tensor) -> Tensor:
         """Token vectors (B, L, D) -> features (B, embed_dim) read at the positions `end` (B,).

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from seminar_utils.adaptation import METHODS, Adapter
+from seminar_utils.adaptation import METHODS, Adapter, PromptedCLIP
+from seminar_utils.models.clip import clip_tiny
 from seminar_utils.models.neighbor_labels import with_label_network
 from seminar_utils.models.resnet import BasicBlock, ResNet
+from seminar_utils.models.tokenizers import WordTokenizer
 from seminar_utils.models.two_heads import with_projection_head, with_rotation_head
 from seminar_utils.models.vit import VisionTransformer
 from seminar_utils.pretraining.simclr import TwoViews
@@ -43,6 +45,16 @@ def prepared(add: Callable[[ResNet], nn.Module]) -> Callable[..., nn.Module]:
         return with_statistics(add(ResNet(BasicBlock, (1, 1), (16, 32), num_classes, 1, kind, small_stem=True)))
 
     return model
+
+
+def prompted(kind: str, num_classes: int = 3) -> nn.Module:
+    """A small CLIP with learnable prompts, its image tower one of the networks above."""
+    torch.manual_seed(0)
+    tokenizer = WordTokenizer(["a", "dark", "grey", "bright", "lesion"])
+    clip = clip_tiny(tokenizer.vocab_size, image_size=12)
+    clip.visual = NETWORKS[kind](clip.num_features)
+    names = ["dark", "grey", "bright"][:num_classes]
+    return with_statistics(PromptedCLIP.from_template(clip, tokenizer, names, "a {} lesion"))
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -91,6 +103,7 @@ OPEN = {"e_margin": 5.0, "lr": 0.05}
 PLAIN = {"lr": 0.01, "steps": 2, "episodic": True, "move_head": True}
 VIEWS = {"views": TwoViews(), "lr": 1e-4}
 ALIGN = {**VIEWS, "contrast": 0.0, "queue_length": 5, "wait_for_queue": True}
+TUNE = {"n_views": 4, "share": 0.5, "lr": 0.05}
 HARD = {"labels": "hard", "samples": 2, "episodic": False}
 CASES = [
     Case("source", "source", {}, (1, 0, 8, 0), no_op={}),
@@ -133,5 +146,8 @@ CASES = [
     Case("ttt++", "ttt_plus_plus", VIEWS, (3, 2, 32, 24), ENTROPY, model=prepared(with_projection_head)),
     Case("ttt++-align", "ttt_plus_plus", ALIGN, (2, 1, 16, 8), ENTROPY, model=prepared(with_projection_head)),
     Case("neighbors", "neighbor_labels", {}, (2, 1, 16, 8), ENTROPY, model=prepared(with_label_network)),
+    Case("tpt", "tpt", TUNE, (16, 8, 40, 16), {"lr": 0.0}, model=prompted),
+    Case("tpt-steps", "tpt", {**TUNE, "steps": 2}, (24, 16, 56, 32), {"lr": 0.0}, model=prompted),
+    Case("c_tpt", "c_tpt", TUNE, (16, 8, 40, 16), {"lr": 0.0}, model=prompted),
     Case("neighbors-hard", "neighbor_labels", HARD, (2, 1, 16, 8), ENTROPY, model=prepared(with_label_network)),
 ]
