@@ -41,7 +41,7 @@ def train():
 
 @pytest.fixture(scope="module")
 def images():
-    return {0.7: load("phantoms", "test", n=24, scanner="C", strength=0.7)}
+    return load("phantoms", "test", n=24, scanner="C", strength=0.7)
 
 
 def test_naming_classes_moves_phi_and_leaves_theta_and_the_generator_alone(train):
@@ -90,7 +90,7 @@ def test_a_row_holds_its_answers_and_a_second_call_goes_on(images, tmp_path):
         built.append(seed)
         return network(seed)
 
-    options = {"store": store, "batch_sizes": (8,)}
+    options = {"strength": 0.7, "store": store, "batch_sizes": (8,)}
     first = measure_family(FEW, build, images, seed=1, orders=("iid",), **options)
     assert len(first) == 3 and built == [1]
     second = measure_family(FEW, build, images, seed=1, **options)
@@ -108,7 +108,7 @@ def test_a_row_holds_its_answers_and_a_second_call_goes_on(images, tmp_path):
 
 def test_a_difference_pairs_patients_and_seeds(images, tmp_path):
     store = ResultsStore(tmp_path / "rows.jsonl")
-    options = {"store": store, "orders": ("iid",), "batch_sizes": (8,)}
+    options = {"strength": 0.7, "store": store, "orders": ("iid",), "batch_sizes": (8,)}
     rows = [row for s in (0, 1) for row in measure_family(FEW, network, images, seed=s, **options)]
     score = {(r["params"]["method"], r["seed"]): r["metrics"]["balanced_accuracy"] for r in rows}
     found = difference(condition(rows, strength=0.7, order="iid"), "source", "BN", n_boot=50).interval
