@@ -480,8 +480,8 @@ print(f"home (scanners A and B), network 0: balanced accuracy {card['metrics']['
       f"ECE {card['metrics']['ece']:.3f}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The second line of the small table is the reason for our term (e). The word that reaches $\phi$ through the inner step is quiet: the step is
-# short, and after it the loss on a known scanner is small anyway. Compare the sizes of the gradients above.
+# Compare the second column of the gradients: they are the reason for our term (e). What reaches $\phi$ through the inner step is quiet, since the step is
+# short. (This is a trained network on a batch it may know; early in training all of them are larger.)
 #
 # | part | the paper's | our reading |
 # |---|---|---|
@@ -636,7 +636,7 @@ for strength in (STRENGTH, 0.35):
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Twelve comparisons, not corrected: one in twenty would exclude zero by chance alone. Look first at the levels: in small batches and in sorted streams the batch statistics
-# themselves fail (lesson 11), for the control as well as for the method, and no step on top of them brings that back.
+# themselves fail (lesson 11), for the control as well as for the method. Is there a line in which the step brings back what the small or sorted batch has cost?
 #
 # Are at least the *labels* good? Accuracy of the neighbours' mean label against the model's own answer, before any step, by batch size (live, all networks):
 
@@ -663,8 +663,9 @@ company = widgets.company_table(model, (batch[one], int(truth[one])), (x[elsewhe
 widgets.company_explorer(company)
 
 # %% [markdown]
-# Go down the first column and along the rows. The patient is the same in all panels. What changes is who else was in the waiting room, and yet the black bars
-# change: that is BatchNorm's doing, before any label is made. *A patient's diagnosis that depends on who else came is hard to explain to the patient.*
+# The patient is the same in all panels. What changes is who else was in the waiting room. Yet the black bars change: that is BatchNorm's doing, before any label is
+# made. And compare the orange bars with the blue ones: the answer after the step need not be the label that the step was taken for. All patients of the batch
+# pull at the same weights; with few of them in the batch, the statistics move along. *A diagnosis that depends on who else came is hard to explain to the patient.*
 #
 # And a whole stream of such batches, sorted by class, as one patient group after another would come:
 
@@ -701,9 +702,9 @@ quiz("13_neighbor_labels")
 # |---|---|
 # | "Pseudo-labels should be distributions, since hard ones are over-confident" | the argument holds for the target (part 2); one step sees only the mean of the distribution (part 4) |
 # | "Neighbours give more robust labels" | compare the two rates in parts 4 and 9, and "no neighbours" in part 8: words are those of the intervals printed there |
-# | "The method improves on unseen domains" | over source: yes, with the batch statistics. Over BN of the same network: see the first row of part 8 |
+# | "The method improves on unseen domains" | over source and over BN of the same network: the lines printed in part 7, and the first row of part 8. The batch statistics are in the first difference, not in the second |
 # | "Meta-training teaches labels that make good steps" | the outer loss reaches the label network, quietly (part 6); whether it matters: "no meta" in part 8 |
-# | "One image or small batches suffice" | not here: batches of four fail with their statistics (part 9) |
+# | "Small batches suffice" | compare the ends of the curves in part 9: with four patients a batch the statistics fail, and the method stands on them |
 # | the paper's seven data sets and their numbers | not at this scale, and without public code not checkable |
 #
 # **Read further.** Lee 2013, *Pseudo-Label*: the hard label, where it began. Iwasawa and Matsuo 2021, T3A (NeurIPS):

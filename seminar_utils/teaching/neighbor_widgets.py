@@ -26,10 +26,11 @@ BOXES = {  # name -> (x, y, text, colour): the upper row is meta-training, the l
     "target": (0.0, 1.7, "meta-target\nscanner: X', Y'", SEES_LABELS),
     "q": (2.1, 2.1, "posterior q(w | X', Y')\nsees the labels", SEES_LABELS),
     "p": (2.1, 1.1, "prior p(w | X')\nsees pseudo-labels", NO_LABELS),
-    "labels": (4.4, 2.1, "(b) draw w from q,\nlabels ŷ from w, x'", NO_LABELS),
+    "labels": (4.4, 2.1, "(b) draw w from q,\nlabels ŷ from w, x'", SEES_LABELS),
     "inner": (6.6, 2.1, "(c) inner step\nθ' = θ - λ ∇CE(ŷ; θ)", MOVES),
     "outer": (8.9, 2.1, "(d) outer loss\nCE(Y'; θ')", SEES_LABELS),
     "kl": (4.4, 1.1, "+ KL(q || p)", SEES_LABELS),
+    "e": (6.6, 1.1, "(e, ours)\n+ CE(Y'; ŷ)", SEES_LABELS),
     "batch": (0.0, -0.4, "new scanner: X\nno label", NO_LABELS),
     "p test": (2.1, -0.4, "prior p(w | X)", NO_LABELS),
     "labels test": (4.4, -0.4, "draw w from p,\nlabels ŷ from w, x", NO_LABELS),
@@ -43,6 +44,7 @@ ARROWS = (
     ("q", "labels"),
     ("labels", "inner"),
     ("inner", "outer"),
+    ("labels", "e"),
     ("q", "kl"),
     ("p", "kl"),
     ("batch", "p test"),
@@ -145,7 +147,7 @@ def company_table(
     return CompanyTable(stops, image, truth, class_names)
 
 
-def _draw_company(ax: Axes, stop: CompanyStop, table: CompanyTable, legend: bool) -> None:
+def _draw_company(ax: Axes, stop: CompanyStop, table: CompanyTable) -> None:
     places = np.arange(len(table.class_names))
     ax.axvspan(table.truth - 0.5, table.truth + 0.5, color="#EEEEEE", zorder=0)
     ax.bar(places - 0.25, stop.before, 0.24, color=PALETTE[6], label="model before")
@@ -156,8 +158,10 @@ def _draw_company(ax: Axes, stop: CompanyStop, table: CompanyTable, legend: bool
     ax.set(ylim=(0, 1.05), xticks=places)
     ax.set_xticklabels([name.replace(" ", "\n") for name in table.class_names], fontsize=9)
     ax.grid(axis="x", visible=False)
-    if legend:
-        ax.legend(fontsize=9)
+
+
+def _legend_below(figure: CourseFigure, ax: Axes) -> None:
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10)
 
 
 @styled
@@ -167,7 +171,8 @@ def company_figure(neighbors: int, company: str, table: CompanyTable) -> CourseF
         raise SeminarError(f"the table holds no batch {(neighbors, company)}, it has {list(table.stops)}")
     figure, axes = new_figure(1, 2, 9.5, 3.8, gridspec_kw={"width_ratios": [1, 2.6]})
     draw_picture(axes[0, 0], table.image, f"truth: {table.class_names[table.truth]}")
-    _draw_company(axes[0, 1], table.stops[neighbors, company], table, legend=True)
+    _draw_company(axes[0, 1], table.stops[neighbors, company], table)
+    _legend_below(figure, axes[0, 1])
     axes[0, 1].set(title=f"{neighbors} neighbours, {company}", ylabel="probability")
     return figure
 
@@ -180,9 +185,10 @@ def company_static(table: CompanyTable) -> CourseFigure:
     for row, company in enumerate(COMPANY):
         for column, count in enumerate(counts):
             ax = axes[row, column]
-            _draw_company(ax, table.stops[count, company], table, legend=row == column == 0)
+            _draw_company(ax, table.stops[count, company], table)
             ax.set_title(f"{count} neighbours, {company}", fontsize=11)
         axes[row, 0].set_ylabel("probability")
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
