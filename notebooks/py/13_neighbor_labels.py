@@ -64,9 +64,9 @@ from seminar_utils.teaching.style import PALETTE
 
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
 SIZE = by_profile(
-    smoke=dict(images=128, seeds=(0, 1), draws=8, boot=50, pool=96),
-    cpu=dict(images=640, seeds=(0, 1, 2), draws=32, boot=400, pool=320),
-    gpu=dict(images=2000, seeds=(0, 1, 2), draws=64, boot=1000, pool=320),
+    smoke=dict(images=128, seeds=(0, 1), draws=8, boot=50, pool=96, sizes=(16, 64)),
+    cpu=dict(images=640, seeds=(0, 1, 2), draws=32, boot=400, pool=320, sizes=(4, 16, 64)),
+    gpu=dict(images=2000, seeds=(0, 1, 2), draws=64, boot=1000, pool=320, sizes=(4, 16, 64)),
 )
 seed_everything(0)
 set_threads(1)  # small batches on a small network: a second thread waits more than it works
@@ -529,6 +529,11 @@ print()
 print(in_words(gain(main, over="source", of="BN"), "batch statistics over source"))
 for method in list(METHODS)[2:]:
     print(in_words(gain(main, over="BN", of=method), f"{method} over BN"))
+print()
+for method, build in METHODS.items():
+    adapter = build(model)
+    adapter(x[:64])
+    print(f"{method:20s} costs {adapter.passes.forward} passes forward and {adapter.passes.backward} backward a batch")
 
 # %%
 figures.bars_with_intervals(
@@ -638,10 +643,15 @@ for strength in (STRENGTH, 0.35):
 # Twelve comparisons, not corrected: one in twenty would exclude zero by chance alone. Look first at the levels: in small batches and in sorted streams the batch statistics
 # themselves fail (lesson 11), for the control as well as for the method. Is there a line in which the step brings back what the small or sorted batch has cost?
 #
+# One more thing to weigh: the length of the step is the one that was practised, and it was practised with batches of one size (printed below). In a smaller batch fewer
+# patients pull at the same weights with the same force. A shorter step might suit it better; which one, no label of the new scanner may tell (lesson 09).
+#
 # Are at least the *labels* good? Accuracy of the neighbours' mean label against the model's own answer, before any step, by batch size (live, all networks):
 
 # %%
-for size in sorted(BATCH_SIZES):
+practised = card["config"]
+print(f"meta-training practised a step of rate {practised['inner_lr']} with batches of {practised['batch_size']}")
+for size in SIZE["sizes"]:
     rates = []
     for net in models.values():
         own, mean_label, _, _, y_here = label_book(net, x[: SIZE["pool"]], labels[: SIZE["pool"]], size, samples=4)
@@ -649,6 +659,32 @@ for size in sorted(BATCH_SIZES):
     own_right, label_right = np.mean(rates, axis=0)
     print(f"batches of {size:2d}: own answers right {own_right:.1%}, neighbour labels right {label_right:.1%} "
           f"(difference by network: {', '.join(f'{100 * (b - a):+.1f}' for a, b in rates)} points)")
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# **What could one step do at best?** Give it the true labels. That is no method (an *oracle*: it uses what nobody has), it is the ceiling for every way of making labels with this
+# step. If even the truth gains little, better labels can't gain more; if the truth gains much where drawn labels lose, the labels are to blame.
+
+# %%
+def step_to(net, targets_of, size):
+    """Accuracy on a stream when every batch takes the step towards targets_of(labels), from theta_s each time."""
+    right = 0
+    for images, y in stream(x[: SIZE["pool"]], labels[: SIZE["pool"]], size, "iid", 0):
+        moved = copy.deepcopy(net).eval()
+        set_norm_policy(moved, "batch")
+        optimizer = torch.optim.SGD(moved.backbone.parameters(), lr=practised["inner_lr"])
+        right += int((label_step(moved, images, targets_of(y)[None], optimizer).argmax(1) == y).sum())
+    return right / SIZE["pool"]
+
+
+for size in SIZE["sizes"]:
+    found = {}
+    for seed, net in models.items():
+        answers = {name: run_stream(METHODS[name](net), stream(x[: SIZE["pool"]], labels[: SIZE["pool"]], size, "iid", 0))
+                   for name in ("BN", "neighbour labels")}
+        found[seed] = {name: result.metrics()["accuracy"] for name, result in answers.items()}
+        found[seed]["ORACLE step"] = step_to(net, lambda y: F.one_hot(y, K).float(), size)
+    print(f"batches of {size:2d}, accuracy: " + "; ".join(
+        f"{name} {', '.join(f'{100 * found[seed][name]:.0f}' for seed in models)}" for name in found[next(iter(models))]))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 10 · The failure case: company of one kind
