@@ -29,6 +29,13 @@ from .model_widgets import (
     patch_static,
     residual_explorer,
 )
+from .neighbor_widgets import (
+    company_explorer,
+    company_figure,
+    company_static,
+    company_table,
+    meta_stage_figure,
+)
 from .report_widgets import card_table, report_dial, report_dial_figure, report_dial_static
 from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styled
 from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_figure, window_static
@@ -44,6 +51,10 @@ __all__ = [
     "card_table",
     "class_attention",
     "click_segmenter",
+    "company_explorer",
+    "company_figure",
+    "company_static",
+    "company_table",
     "cyclic_shift",
     "PromptTable",
     "depth_figure",
@@ -60,6 +71,7 @@ __all__ = [
     "mask_figure",
     "mask_static",
     "mask_table",
+    "meta_stage_figure",
     "patch_explorer",
     "patch_figure",
     "patch_static",
