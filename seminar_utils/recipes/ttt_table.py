@@ -41,6 +41,7 @@ from .ttt_parts import (
 
 TABLE, DIFFERENCE, DIAL = "ttt.table", "ttt.difference", "ttt.dial"
 CONDITIONS = tuple(itertools.product((0.7, 0.35), ("iid", "class"), (64, 16)))  # strength, order, batch size
+STORED = ("iid", 64)  # where the variants with stored statistics are measured
 COMPARED = (  # (network, after), (network, before)
     *((net, "BN", net, "source") for net in CHECKPOINTS),
     *((net, "Tent", net, "BN") for net in CHECKPOINTS),
@@ -57,22 +58,34 @@ COMPARED = (  # (network, after), (network, before)
     ("simclr", "TTT++", "plain", "Tent"),
     ("simclr", "TTT++", "rotation", "TTT"),
 )
-FACTORS, QUEUES = (0.0, 0.1, 1.0, 10.0, 100.0), (0, 64, 256)  # of the dial; 0: no queue
+FACTORS, QUEUES = (0.0, 0.1, 1.0, 10.0), (0, 64, 256)  # of the dial; 0: no queue
 
 
-def methods(make: Callable[..., Build]) -> dict[str, dict[str, Build]]:
+def methods(make: Callable[..., Build], stored: bool = True) -> dict[str, dict[str, Build]]:
     """What is compared, by the kind of network; "stored": with the statistics that BatchNorm remembers."""
+    of_batch, of_source = _with_batch_statistics(make), _with_stored_statistics(make)
+    return {net: of_batch[net] | (of_source[net] if stored else {}) for net in CHECKPOINTS}
+
+
+def _with_batch_statistics(make: Callable[..., Build]) -> dict[str, dict[str, Build]]:
     controls = {"source": Source, "BN": BatchNormAdapt, "Tent": Tent}
     return {
         "plain": controls,
-        "rotation": controls | {"TTT": TTT, "TTT stored": lambda model: TTT(model, policy="source")},
+        "rotation": controls | {"TTT": TTT},
         "simclr": controls
         | {
             "TTT++": make(),
             "contrast only": make(align_features=0.0, align_projections=0.0),
             "alignment only": make(contrast=0.0),
-            "TTT++ stored": make(policy="source"),
         },
+    }
+
+
+def _with_stored_statistics(make: Callable[..., Build]) -> dict[str, dict[str, Build]]:
+    return {
+        "plain": {},
+        "rotation": {"TTT stored": lambda model: TTT(model, policy="source")},
+        "simclr": {"TTT++ stored": make(policy="source")},
     }
 
 
@@ -98,6 +111,8 @@ def measure_condition(
         for (method, seed), result in results.items():
             said.setdefault((net, method), {})[seed] = in_order_of_images(result, those, order, seed)
     for net, method, other_net, other in COMPARED:
+        if (net, method) not in said:
+            continue
         after, before = said[net, method], said[other_net, other]
         answers = [[one[seed] for seed in sorted(after)] for one in (before, after)]
         found = is_real(*answers, those.labels, seeds=True, n_boot=n_boot)
@@ -138,14 +153,21 @@ def measure_table(store: ResultsStore | None = None, n: int = 320, half: int = 1
     """All that is not yet measured, what matters most first."""
     store, networks, make = store or ResultsStore(), trained(), plus_plus(source_images())
     at = {strength: patients(strength, 2 * n) for strength in (0.7, 0.35)}
-    rows: list[Row] = []
-    for strength, order, batch_size in CONDITIONS:
-        rows += measure_condition(networks, methods(make), at[strength].part(0, n), order, batch_size, store)
-        print(f"strength {strength}, {order}, batch {batch_size}: {len(rows)} rows so far", flush=True)
     models, those, others = networks["simclr"], at[0.7].part(0, n), at[0.7].part(n, 2 * n)
+
+    def conditions(asked: Sequence[tuple[float, str, int]]) -> list[Row]:
+        rows = []
+        for strength, order, size in asked:
+            compared = methods(make, (order, size) == STORED)
+            rows += measure_condition(networks, compared, at[strength].part(0, n), order, size, store)
+            print(f"strength {strength}, {order}, batches of {size}: done", flush=True)
+        return rows
+
+    rows = conditions(CONDITIONS[:5])
     rows += measure_epochs(models, make, those, store)
     rows += measure_rates(models, make, those, others, patients(1.0, half, "val", "AB"), store)
-    return rows + measure_dial(models, make, those, store)
+    rows += measure_dial(models, make, those.part(0, 192), store)
+    return rows + conditions(CONDITIONS[5:])
 
 
 if __name__ == "__main__":
