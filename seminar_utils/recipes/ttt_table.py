@@ -58,7 +58,7 @@ COMPARED = (  # (network, after), (network, before)
     ("simclr", "TTT++", "plain", "Tent"),
     ("simclr", "TTT++", "rotation", "TTT"),
 )
-FACTORS, QUEUES = (0.0, 0.1, 1.0, 10.0), (0, 64, 256)  # of the dial; 0: no queue
+FACTORS, QUEUES = (0.0, 0.1, 1.0, 10.0), (0, 64)  # of the dial; 0: no queue
 
 
 def methods(make: Callable[..., Build], stored: bool = True) -> dict[str, dict[str, Build]]:
@@ -163,11 +163,11 @@ def measure_table(store: ResultsStore | None = None, n: int = 320, half: int = 1
             print(f"strength {strength}, {order}, batches of {size}: done", flush=True)
         return rows
 
-    rows = conditions(CONDITIONS[:5])
+    rows = conditions(CONDITIONS[:2])
     rows += measure_epochs(models, make, those, store)
     rows += measure_rates(models, make, those, others, patients(1.0, half, "val", "AB"), store)
-    rows += measure_dial(models, make, those.part(0, 192), store)
-    return rows + conditions(CONDITIONS[5:])
+    rows += measure_dial(models, make, those.part(0, n // 2), store)
+    return rows + conditions(CONDITIONS[2:])
 
 
 if __name__ == "__main__":
