@@ -648,7 +648,7 @@ for where in CONDITIONS:
     for network in ("rotation", "simclr"):
         seeds = sorted(start["plain"])
         other = paired_difference([start["plain"][s] for s in seeds], [start[network][s] for s in seeds])
-        print(in_words(other, f"{told(where)}: BN in the {network} network - BN in the plain one"))
+        print(in_words(other, f"{told(where)}: BN in the {network} network - in the plain one"))
 
 # %% [markdown]
 # A method that starts lower has more to win back. So what is each part worth over the batch statistics of *its own* network?
@@ -717,8 +717,8 @@ for after, before in (("TTT++", "alignment only"), ("TTT++", "contrast only")):
         print(in_words(difference(where, after, "simclr", before)[0], f"{after} - {before}, {told(where)}"))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# **Harm and the failure case.** Harm is the share of patients whom the source model of that network had right and the method has wrong.
-# And what if BatchNorm keeps its *stored* statistics, so that self-supervision has to bridge the whole distance alone?
+# **Harm and the failure case.** Harm is the share of patients whom the source model of that network had right and the
+# method has wrong. And what if BatchNorm keeps its *stored* statistics, so that self-supervision has to bridge the whole distance alone?
 
 # %%
 for where in CONDITIONS:
@@ -809,7 +809,7 @@ for rule in dict.fromkeys(rule for _, rule in by_rule):
 # | | paper | official code | here |
 # |---|---|---|---|
 # | when | "test-time" | up to 500 epochs over the test set, then scores it all | online, batch by batch; the other mode is `adapt_whole_set` and says so |
-# | who stops | not said | the error on the **test labels** (also lowers the rate) | nobody: labels never enter |
+# | who stops | at test time there are no labels | the error on the **test labels** (also lowers the rate) | nobody: labels never enter |
 # | queue | past features | hands out its live storage: the batch counts twice, the oldest is lost (part 7); unused until full | a copy; used from the first batch |
 # | contrast | temperature 0.5 | times 0.5 / 0.07 (part 8) | plain |
 # | offline moments | of the source | of augmented crops, the first batch left out | of plain images, all of them |
