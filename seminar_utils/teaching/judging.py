@@ -162,7 +162,9 @@ def unchanged(before: Any, after: Any) -> bool:
     if isinstance(before, nn.Module):
         now = after.state_dict()
         return all(torch.equal(value, now[name]) for name, value in before.state_dict().items())
-    return before == after if isinstance(before, (list, tuple, dict, int, float)) else True
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(unchanged(one, now) for one, now in zip(before, after))
+    return before == after if isinstance(before, (dict, int, float, str)) else True
 
 
 def compare(got: Any, expected: Any, tolerance: float, where: str = "") -> Mismatch | None:

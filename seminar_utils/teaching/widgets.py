@@ -39,11 +39,16 @@ from .neighbor_widgets import (
 from .report_widgets import card_table, report_dial, report_dial_figure, report_dial_static
 from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styled
 from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_figure, window_static
+from .ttt_widgets import alignment_dial, alignment_figure, alignment_static, alignment_table
 
 __all__ = [
     "ClickSession",
     "DialTable",
     "Prompt",
+    "alignment_dial",
+    "alignment_figure",
+    "alignment_static",
+    "alignment_table",
     "box_explorer",
     "box_figure",
     "box_static",
