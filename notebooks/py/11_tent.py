@@ -711,10 +711,11 @@ for key, gap in gaps.items():
 #
 # Measured once by `seminar_utils.recipes.tent_table` and read from the store: the three networks, scanner C at 0.7 (*weak
 # shift*: 0.35). Each cell is the gain in balanced accuracy **over the BN control on the same stream**, in points, with the
-# 95% interval over the three seeds; bold where it excludes zero. Of eighty such cells four would be bold by chance: trust a
-# pattern, not one cell ([09](09_evaluating_under_shift.ipynb), Holm). Beside a row's name stands the control. "Tent, SGD" is Tent with the optimiser and the rate of EATA, SAR and the reset (0.005): what differs from it is the remedy. *Rate x 20*
-# multiplies all rates; *ten passes* shows all patients ten times and scores the last pass. The reset comes after
-# every third batch, because these streams are short.
+# 95% interval over the three seeds; bold where it excludes zero. Of so many cells some are bold by chance: trust a pattern,
+# not one cell ([09](09_evaluating_under_shift.ipynb), Holm). Beside a row's name stands the control. "Tent, SGD" is Tent with
+# the optimiser and the rate of EATA, SAR and the reset (0.005): what differs from it is the remedy. *Rate x 20* multiplies all
+# rates; *ten passes* shows all patients ten times and scores the last pass. The reset comes after every third batch, because
+# these streams are short.
 
 # %%
 def stored(experiment):
