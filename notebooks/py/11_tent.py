@@ -574,6 +574,7 @@ for order in ("iid", "class"):
             }
 widgets.failure_explorer(table)
 
+
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Let the class guess, before the table, which remedy saves which stream. The commonest wrong guess: that filtering on entropy helps where the statistics are wrong."
 # ## 7 · Four remedies, and what each can reach
 #
@@ -705,6 +706,7 @@ for batch, official in zip(torch.from_numpy(data["in:x"]), torch.from_numpy(data
         gaps[key] = max(gaps[key], (pair[0] - pair[1]).abs().max().item())
 for key, gap in gaps.items():
     print(f"{key}, max |difference| below 1e-8:", gap < 1e-8)
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The same streams, all remedies
