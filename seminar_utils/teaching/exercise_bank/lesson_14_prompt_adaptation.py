@@ -210,9 +210,9 @@ EXERCISES = (
         implementation=f"{__name__}:tip_vote",
         cases=vote_cases,
         hints=(
-            "Each labelled image gives its class a weight that falls with its distance; a class adds up its weights.",
-            "The weight is exp(-beta * (1 - cosine)): 1 for an identical image. Labels as one-hot rows (N, K) turn "
-            "the sum over a class into a matrix product.",
+            "Each labelled image gives its class a weight that falls with the distance; a class adds its weights.",
+            "The weight is exp(-beta * (1 - cosine)): 1 for the same image. Labels as one-hot rows (N, K) make "
+            "the sum over a class a matrix product.",
             "torch.exp(-beta * (1 - features @ keys.T)) @ F.one_hot(labels, num_classes).float()",
         ),
     ),

@@ -66,7 +66,7 @@ QUESTIONS = (
                 right=True,
             ),
             Option("The number of context vectors", "That is the same in all of its runs."),
-            Option("The loss on the labels", "It has no labels."),
+            Option("The loss on the labels", "There are none: it works without labels."),
             Option("The accuracy on the source's training images", "Those it never saw at test time."),
         ),
     ),
@@ -81,7 +81,10 @@ QUESTIONS = (
                 right=True,
             ),
             Option("Whether the context has a meaning in words", "It may have none and work."),
-            Option("Whether the test labels were used for early stopping: always allowed", "It never is."),
+            Option(
+                "Whether the test labels were used for early stopping: always allowed",
+                "It is never allowed: labels of the test set choose nothing.",
+            ),
         ),
     ),
 )
