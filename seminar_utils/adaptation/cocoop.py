@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..models.zero_shot import Tokenizer
 from .coop import PromptConfig, check_labels, train_context
-from .prompts import Clip, PromptedCLIP, frozen_copy, image_features
+from .prompt_checks import Clip
+from .prompts import PromptedCLIP, frozen_copy, image_features
 
 DEFAULTS = PromptConfig(lr=2e-3, epochs=10, batch_size=1)  # the paper's
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..models.zero_shot import Tokenizer
 from ..runtime import SeminarError
-from .prompts import Clip, PromptedCLIP, frozen_copy, image_features
+from .prompt_checks import Clip
+from .prompts import PromptedCLIP, frozen_copy, image_features
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def few_shots(
 def train_context(
     parameters: Iterable[nn.Parameter], loss_of: Callable[[Tensor], Tensor], count: int, config: PromptConfig
 ) -> list[float]:
-    """Minimise `loss_of(rows)` over shuffled batches of row numbers 0..count-1; the mean loss of each epoch."""
+    """Minimise `loss_of(rows)` over shuffled batches of row numbers 0..count-1; the mean loss of each epoch.
+
+    Raises SeminarError as soon as the loss is NaN or infinite.
+    """
     parameters = list(parameters)
     options = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     optimizer = torch.optim.SGD(parameters, lr=config.lr, **options)
@@ -101,6 +105,10 @@ def train_context(
             loss.backward()
             optimizer.step()
             total += loss.item() * len(rows) / count
+        if not math.isfinite(total):
+            raise SeminarError(
+                f"the loss is no number after epoch {epoch + 1}: take a smaller lr than {config.lr:g}"
+            )
         history.append(total)
     return history
 

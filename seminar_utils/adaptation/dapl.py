@@ -22,15 +22,8 @@ from torch import Tensor, nn
 from ..models.zero_shot import Tokenizer, zero_shot_classifier
 from ..runtime import SeminarError, unknown_name
 from .coop import PromptConfig, check_labels, train_context
-from .prompts import (
-    Blanks,
-    Clip,
-    check_names,
-    check_text_tower,
-    frozen_copy,
-    image_features,
-    random_context,
-)
+from .prompt_checks import Clip, check_names, check_text_tower
+from .prompts import Blanks, frozen_copy, image_features, random_context
 
 SOFTMAX = ("code", "paper")  # over the K classes of a domain; over all pairs of domain and class
 DEFAULTS = PromptConfig(lr=3e-3, epochs=25, batch_size=32)

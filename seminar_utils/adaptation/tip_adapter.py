@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..runtime import SeminarError
 from .coop import check_labels
-from .prompts import Clip, image_features
+from .prompt_checks import Clip
+from .prompts import image_features
 
 
 class TipAdapter(nn.Module):

@@ -12,22 +12,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..pretraining.crops import random_resized_crop
 from ..runtime import SeminarError
 from .base import Adapter, build_optimizer
 from .memo import Views, marginal_entropy
 from .prompts import PromptedCLIP
 from .tent import softmax_entropy
+from .views import random_crops
 
 
-def crop_views(
-    x: Tensor, n_views: int, generator: torch.Generator, scale: tuple[float, float] = (0.08, 1.0)
-) -> Tensor:
-    """Random resized crops of one image (1, C, H, W), mirrored half of the time: (n_views, C, H, W), the paper's.
+def crop_views(x: Tensor, n_views: int, generator: torch.Generator) -> Tensor:
+    """Random crops of one image (1, C, H, W), mirrored half of the time: (n_views, C, H, W), as in the paper.
 
     They change place and size: where the class lies in either, give other views.
     """
-    return random_resized_crop(x.expand(n_views, -1, -1, -1).contiguous(), x.shape[-1], scale, generator)
+    return random_crops(x.expand(n_views, -1, -1, -1), generator)
 
 
 def confident_views(logits: Tensor, share: float = 0.1) -> Tensor:

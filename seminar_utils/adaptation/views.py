@@ -42,3 +42,19 @@ def _warped(x: Tensor, draw: Tensor, flip: bool, strength: float) -> Tensor:
     rows = [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)  # (B, H, W, 2)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def random_crops(x: Tensor, generator: torch.Generator, area: tuple[float, float] = (0.08, 1.0)) -> Tensor:
+    """A random square of each image of x (B, C, H, W), mirrored half of the time, stretched to the image's shape.
+
+    area: of the square, as a share of the image's, drawn uniformly. The sides keep their ratio (the usual crop of
+    ImageNet varies it by 3/4 to 4/3). A crop moves and enlarges what it shows: not for classes of place or size.
+    """
+    draw = torch.rand(len(x), 4, generator=generator).to(x)  # (B, 4) in [0, 1)
+    side = (area[0] + (area[1] - area[0]) * draw[:, 0]).sqrt()  # (B,) as a share of the image's
+    centre = (2 * draw[:, 1:3] - 1) * (1 - side)[:, None]  # (B, 2) where the image is 2 wide
+    theta = x.new_zeros(len(x), 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = torch.where(draw[:, 3] < 0.5, -side, side), side
+    theta[:, :, 2] = centre
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (B, H, W, 2)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)

@@ -1,8 +1,8 @@
 """What lesson 14's table measures: every method on every set of images, as `Answers`; the rows are made elsewhere.
 
-Three settings that must not be compared as one: "zero-shot" and "test-time" need no label, "offline" needs labelled
-images, of the known scanners or of the new one. Nothing is chosen by target labels: rates and lengths are the
-papers', a context stops after its last epoch. All images come from seeds that CLIP was not trained on.
+Three settings that must not be compared as one: "zero-shot" and "test-time" need no label, "offline" needs
+labelled images, of the known scanners or of the new one. Nothing is chosen by target labels: rates and lengths are
+the papers', a context stops after its last epoch. All images come from seeds that CLIP was not trained on.
 """
 
 from __future__ import annotations

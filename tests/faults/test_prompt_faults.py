@@ -1,11 +1,9 @@
 """Learnt prompts from wrong names, words, images, labels or models: one clear SeminarError each."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from prompt_cases import LAYOUTS, NAMES, small_clip
 from torch import nn
 
 from seminar_utils.adaptation import (
@@ -27,9 +25,6 @@ from seminar_utils.adaptation.tpt import confident_views
 from seminar_utils.models import create_model
 from seminar_utils.models.zero_shot import ZeroShotModel
 from seminar_utils.runtime import SeminarError
-
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
-from prompt_cases import LAYOUTS, NAMES, small_clip  # noqa: E402
 
 clip, tokenizer = small_clip()
 x, labels = torch.rand(6, 1, 16, 16), torch.arange(6) % 3
@@ -174,6 +169,12 @@ def test_shots():
 def test_settings(bad):
     with pytest.raises(SeminarError, match="training needs epochs and batch_size >= 1"):
         PromptConfig(**bad)
+
+
+def test_a_rate_that_is_too_large():
+    wild = PromptConfig(lr=1e38, epochs=20, warmup=0, momentum=0.0)
+    with pytest.raises(SeminarError, match="the loss is no number after epoch .*take a smaller lr than 1e"):
+        fit_coop(clip, tokenizer, NAMES, x, labels, wild, n_ctx=2)
 
 
 def test_domains():
