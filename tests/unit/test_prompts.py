@@ -28,8 +28,12 @@ from seminar_utils.adaptation import (
 from seminar_utils.adaptation.prompts import image_features, nearest_words, slot_order
 from seminar_utils.adaptation.tpt import text_dispersion
 from seminar_utils.adaptation.views import random_crops
+from seminar_utils.models.clip import CLIP, ClipConfig
+from seminar_utils.models.parity import randomise_
+from seminar_utils.models.tokenizers import ClipTokenizer
 from seminar_utils.models.zero_shot import ZeroShotModel, zero_shot_classifier
 from seminar_utils.runtime import SeminarError
+from seminar_utils.torchvision_fix import import_torchvision
 
 FAST = PromptConfig(lr=0.05, epochs=15, batch_size=8, warmup=0)
 
@@ -78,6 +82,30 @@ def test_word_vectors_read_as_their_ids(layout):
     behind = vectors.clone()
     behind[0, 5:], behind[1, 4:] = 7.0, -7.0  # after the end: never looked at
     torch.testing.assert_close(clip.encode_tokens(behind, end), clip.encode_text(ids))
+
+
+def test_with_openai_s_tokenizer_the_blanks_lie_where_the_official_placeholders_lie():
+    """CoOp's code tokenizes "X X X X name." and replaces what stands at the X."""
+    import_torchvision()
+    pytest.importorskip("open_clip")
+    sizes = {"embed_dim": 16, "image_size": 16, "patch_size": 8, "vision_width": 16, "vision_layers": 1}
+    sizes |= {"vision_heads": 2, "text_width": 16, "text_layers": 1, "text_heads": 2}
+    clip, tokenizer = randomise_(CLIP(ClipConfig(**sizes)), 1).eval(), ClipTokenizer()
+    names = ["no_pneumonia", "pleural effusion"]
+    model = PromptedCLIP(clip, tokenizer, names, 4, class_specific=True)
+    ids = tokenizer(["X X X X no pneumonia.", "X X X X pleural effusion."])
+    vectors, end = clip.embed_tokens(ids)
+    length = model.blanks.vectors.shape[1]
+    assert torch.equal(model.blanks.end, end) and length == end.max() + 1
+    assert torch.equal(model.blanks.vectors[:, 5:], vectors[:, 5:length])
+    assert torch.equal(model.blanks.vectors[:, 0], vectors[:, 0])
+    words = [int(count) for count in end - 6]  # of the names: without start, four X, full stop
+    front = PromptedCLIP(clip, tokenizer, names, 4, position="front").blanks.order
+    assert all(row[1 : 1 + n].tolist() == list(range(5, 5 + n)) for row, n in zip(front, words))
+    assert all(row[1 + n : 5 + n].tolist() == [1, 2, 3, 4] for row, n in zip(front, words))
+    start = PromptedCLIP.from_template(clip, tokenizer, ["dark", "pale grey"], "a photo of a {}.")
+    zero_shot = zero_shot_classifier(clip, tokenizer, ["dark", "pale grey"], ["a photo of a {}."])
+    torch.testing.assert_close(start.text_features(), zero_shot, atol=1e-5, rtol=0)
 
 
 def test_where_the_name_goes():
