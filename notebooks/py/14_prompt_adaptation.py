@@ -378,7 +378,9 @@ for labelled in (NEW, HOME):
 words = [word for word in tokenizer.words if word not in {"a", "b"}]
 vocabulary = torch.stack([word_context(clip, tokenizer, word)[0] for word in words])  # (W, D)
 between = torch.cdist(vocabulary, vocabulary).fill_diagonal_(torch.inf).min(1).values
-print(f"a word's nearest other word is {between.mean():.2f} away (from {between.min():.2f} to {between.max():.2f}); a word vector is {vocabulary.norm(dim=1).mean():.2f} long")
+shortest = int(vocabulary.norm(dim=1).argmin())
+print(f"a word's nearest other word is {between.mean():.2f} away (from {between.min():.2f} to {between.max():.2f}); a word vector is {vocabulary.norm(dim=1).mean():.2f} long; "
+      f"the shortest is {words[shortest]!r} ({vocabulary[shortest].norm():.2f})")
 FOUR = {"n_ctx": 4}
 read = {f"learnt, seed {seed}": fit_coop(clip, tokenizer, WORDS["place"], *few(NEW, "place", seed=seed), PromptConfig(epochs=SIZE["coop"], seed=seed), **FOUR)
         for seed in SIZE["seeds"][:2]}
@@ -390,11 +392,16 @@ for what, model in read.items():
     found = [accuracy(y, bench.probs(m, bench.features["test", NEW]).argmax(1)) for m in (model, spoken)]
     print(f"{what:15s}" + ", ".join(f"{word} ({distance:.2f})" for word, distance in near)
           + f"   accuracy on C: the vectors {found[0]:.2f}, these words {found[1]:.2f}; length of a vector {model.context.norm(dim=1).mean():.2f}")
+print(f"zero-shot on C, for comparison: {accuracy(y, started['place', NEW].argmax(1)):.2f}")
 
 # %% [markdown]
 # A nearest word exists for *every* vector, for the random one too. Compare the distances in brackets with the first line: is the vector any
-# closer to "its" word than words are to one another? Compare the two accuracies: do the words do what the vectors do? And the two seeds: do
+# closer to "its" word than words are to one another? (Short vectors lie near the origin, and there the shortest word is the nearest, whatever
+# was learnt.) Compare the two accuracies: do the words do what the vectors do? And the two seeds: do
 # they agree on the words? Unless all three say yes, the list is no explanation. (The paper says so itself: nearest words "may not be accurate".)
+#
+# And look at the accuracy of the *random* context beside zero-shot: four vectors that learnt nothing are a wording too, and wordings differ (part 1).
+# What CoOp has **learnt** is its difference to that control, not to zero-shot.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 5 · DAPL: one part for the classes, one for the scanner
@@ -529,8 +536,8 @@ figure.suptitle("what the pseudo-labels were worth, and what DAPL made of them (
 plt.show()
 
 # %% [markdown]
-# The left panel cannot separate the good cases from the bad ones: its points stand nearly above one another. The right one spreads them; see
-# for yourself whether the change grows with it, and how many intervals leave the zero line at all. The practical rule needs no more: **label
+# In the left panel all points stand close together: the share kept cannot separate good cases from bad ones. The right one spreads them; see
+# for yourself whether the change grows with it (a prompt that starts at random has also to win back what the fixed wording knew), and how many intervals leave the zero line at all. The practical rule needs no more: **label
 # fifty images of the new scanner and count how many confident pseudo-labels are right, before any training.** A rehearsal answers only for
 # the shift it rehearsed: compare its points with the round ones of C.
 
@@ -619,7 +626,7 @@ for factor in FACTORS:
 print(f"the first {n} images of C; milliseconds an image here: " + ", ".join(f"{method} {1000 * value:.0f}" for method, value in seconds.items()))
 
 # %% [markdown]
-# Read the verdicts, then the ECE. One step of $5 \cdot 10^{-3}$ moves a network that is sure (large factor, flat softmax tail) very little: an answer
+# Read the verdicts, then the ECE. One step of $5 \cdot 10^{-3}$ moves little where the network is sure: an answer
 # of 99% has almost no gradient left, right or wrong. TPT sharpens what the views agree on. It cannot know that they agree on a mistake.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -700,7 +707,7 @@ figures.grouped_bars(list(FACTORS), {what: [interval(what, factor, HOME) for fac
 
 # %%
 long_rows = [row for row in store.rows(experiment="prompt.table") if row["profile"] != "smoke"]
-tables = {metric: prompt_table(long_rows, metric) for metric in ("accuracy", "ahead", "ece", "harm")}
+tables = {metric: prompt_table(long_rows, metric) for metric in ("accuracy", "ahead", "ece")}
 if long_rows:
     newest = max(long_rows, key=lambda row: row["time"])
     print(f"{len(long_rows)} rows, the newest of {newest['time'][:10]}, commit {newest['commit']}")
@@ -717,10 +724,10 @@ def label(key):
 for factor in FACTORS:
     found = [key for key in tables["accuracy"] if key[4:] == (factor, NEW) and key[3] in (None, NEW)]
     if found:
-        print(f"\n{factor:26s}{'accuracy on C':24s}{'against zero-shot, same images':62s}{'ECE':7s}on A and B against zero-shot")
+        print(f"\n{factor:32s}{'accuracy on C':22s}{'against zero-shot, same images':60s}{'ECE':7s}on A and B against zero-shot")
     for key in found:
         old = tables["ahead"].get((*key[:5], HOME))
-        print(f"  {label(key):24s}{str(tables['accuracy'][key]):24s}{in_words(tables['ahead'][key], 1):62s}{tables['ece'][key].mean:.2f}   "
+        print(f"  {label(key):30s}{str(tables['accuracy'][key]):22s}{in_words(tables['ahead'][key], 1):60s}{tables['ece'][key].mean:.2f}   "
               + ("" if old is None else in_words(old, 1)))
 
 # %%
@@ -748,7 +755,8 @@ if long_rows:
 # %% [markdown]
 # Three ways to read it. *Across* a row: accuracy, calibration and the old scanners belong together; a method that wins in one and loses in
 # another is a trade, and somebody has to want it. *Down* a block: first by what the rows need, only then by what they give. *Beside the linear probe*:
-# where it wins with the same labels, the words were in the way, and where the prompt wins, they carried something.
+# where it wins with the same labels, the words were in the way, and where the prompt wins, they carried something. And *Tip-Adapter-F*: its memory
+# answers to images that look like its own, so it may leave the old scanners alone; its last column says whether it did.
 #
 # Why is there a ceiling? A prompt moves the class vectors, never an image's. Where the shift has pushed images of different classes on top of each
 # other, no class vector can part them; where it has only moved them together, some vector can. The probe, free to take any direction, shows which.
@@ -854,7 +862,7 @@ for method, runs in by_seed.items():
 # meaning into learnt prompts, and a reason to set a probe beside every one of them.
 #
 # **With the official weights**: BiomedCLIP and CLIP ViT-B/16, the clinical wordings, zero-shot and CoOp with 16 images a class. The
-# next cell runs whatever is on this machine, says what is missing, and downloads nothing.
+# next cell runs whatever is on this machine and says what is missing; it downloads no weights.
 
 # %%
 CLINICAL = {
@@ -884,7 +892,7 @@ def chest_features(name, model, images):
 
 try:  # the larger version where it is there: the `gpu` profile asks for it
     chest = {split: load("pneumoniamnist", split, **({"size": 224} if profile() == "gpu" else {})) for split in ("train", "test")}
-except (SeminarError, TypeError) as error:
+except SeminarError as error:
     print("the X-rays of this profile are not here:", str(error)[:100])
     chest = None
 for name in ("clip_vit_b_16", "biomedclip"):
