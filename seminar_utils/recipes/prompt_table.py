@@ -85,7 +85,7 @@ def measure_table(
 def prompt_table(rows: Sequence[Row], metric: str = "accuracy") -> dict[tuple, Interval]:
     """(method, labelled, shots, unlabelled, factor, tried_on) -> the mean over the seeds with Student's interval.
 
-    The newest row of a seed counts. What has no seed (zero-shot) has the bootstrap interval over the images.
+    The newest row of a seed counts. What no seed changes (zero-shot) has the bootstrap interval over the images.
     """
     groups: dict[tuple, dict[int, Row]] = {}
     for row in rows:
@@ -97,9 +97,12 @@ def prompt_table(rows: Sequence[Row], metric: str = "accuracy") -> dict[tuple, I
 
 
 def over_seeds(runs: Sequence[Row], metric: str) -> Interval:
-    """Over the seeds if there are several, else over the images; None in a row (undefined) is NaN here."""
+    """Over the seeds where they differ, else over the images: equal seeds would give an interval of no width.
+
+    None in a row (undefined) is NaN here.
+    """
     values = [float("nan") if row["metrics"][metric] is None else row["metrics"][metric] for row in runs]
-    if len(values) > 1:
+    if len(set(values)) > 1:
         return seed_interval(values)
     return Interval(values[0], *runs[0]["intervals"].get(metric, (float("nan"), float("nan"))))
 

@@ -74,6 +74,12 @@ def test_the_table_takes_means_over_seeds(store):
     assert zero.low <= zero.mean <= zero.high
 
 
+def test_seeds_that_agree_have_the_interval_over_the_images():
+    row = {"params": {"method": "TPT"}, "metrics": {"ahead": 0.05}, "intervals": {"ahead": [0.0, 0.1]}}
+    (found,) = recipe.prompt_table([{**row, "seed": seed} for seed in (0, 1, 2)], "ahead").values()
+    assert (found.mean, found.low, found.high) == (0.05, 0.0, 0.1)
+
+
 def test_no_phantom_is_in_two_sets():
     bench = parts.Workbench(SMALL)
     seen = {}
