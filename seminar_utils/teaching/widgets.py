@@ -36,6 +36,7 @@ from .neighbor_widgets import (
     company_table,
     meta_stage_figure,
 )
+from .prompt_widgets import ScannerPrompts, scanner_prompt_figure, scanner_prompt_static, scanner_prompts
 from .report_widgets import card_table, report_dial, report_dial_figure, report_dial_static
 from .style import PALETTE, STYLES, CourseFigure, draw_picture, new_figure, styled
 from .swin_widgets import cyclic_shift, visible_tokens, window_explorer, window_figure, window_static
@@ -62,6 +63,7 @@ __all__ = [
     "company_table",
     "cyclic_shift",
     "PromptTable",
+    "ScannerPrompts",
     "depth_figure",
     "depth_static",
     "explore",
@@ -92,6 +94,9 @@ __all__ = [
     "scanner_dial",
     "scanner_dial_figure",
     "scanner_dial_static",
+    "scanner_prompt_figure",
+    "scanner_prompt_static",
+    "scanner_prompts",
     "visible_tokens",
     "window_explorer",
     "window_figure",

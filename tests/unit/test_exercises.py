@@ -15,6 +15,8 @@ import pytest
 import torch
 from wrong_answers import RIGHT, WRONG
 
+from seminar_utils.adaptation.dapl import dapl_loss
+from seminar_utils.adaptation.prompts import insert_context, slot_order
 from seminar_utils.evaluation.intervals import draw_units, resample
 from seminar_utils.evaluation.orders import ORDERS
 from seminar_utils.runtime import SeminarError
@@ -24,6 +26,7 @@ from seminar_utils.teaching.exercise_bank import lesson_01_resnet as resnet
 from seminar_utils.teaching.exercise_bank import lesson_02_vision_transformer as vit
 from seminar_utils.teaching.exercise_bank import lesson_09_evaluating_under_shift as shift
 from seminar_utils.teaching.exercise_bank import lesson_11_tent as tent
+from seminar_utils.teaching.exercise_bank import lesson_14_prompt_adaptation as prompts
 from seminar_utils.teaching.exercises import exercise, hint, progress, solution
 from seminar_utils.teaching.judging import compare, judge
 
@@ -135,6 +138,22 @@ def test_drawing_patients_gives_the_package_s_bootstrap_over_clusters():
     means = [values[shift.draw_patients(patients, ids)].mean() for ids in drawn]
     package = resample(values, statistic=np.mean, n_boot=200, clusters=patients).values
     np.testing.assert_allclose(means, package, atol=1e-12)
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_a_prompt_built_by_hand_is_the_package_s(position):
+    vectors, context = torch.randn(1, 9, 4), torch.randn(3, 4)  # start, 3 blanks, 2 of the name, 3 of the rest
+    order = slot_order(9, 3, [2], position)
+    start, _, name, rest = vectors[0].split([1, 3, 2, 3])
+    by_hand = prompts.build_prompt(start, context, name, rest, position)
+    torch.testing.assert_close(by_hand, insert_context(vectors, context, order)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.9, 1.0])
+def test_the_loss_without_labels_is_the_package_s(threshold):
+    logits = 2 * torch.randn(16, 9, generator=torch.Generator().manual_seed(0))
+    package = dapl_loss(logits, torch.zeros(16).long(), logits, 3, threshold=threshold)
+    torch.testing.assert_close(prompts.target_loss(logits[:, 3:6], logits[:, 6:], threshold), package.target)
 
 
 def test_alarm_cases_keep_away_from_the_threshold():
