@@ -53,7 +53,7 @@ from seminar_utils.adaptation.norm import set_norm_policy
 from seminar_utils.checkpoints import checkpoint_card
 from seminar_utils.evaluation.differences import correct
 from seminar_utils.evaluation.intervals import paired_difference, seed_interval
-from seminar_utils.evaluation.measure import gain, measure, summarise
+from seminar_utils.evaluation.measure import by_method, gain, measure, summarise
 from seminar_utils.evaluation.metrics import predicted_class_entropy
 from seminar_utils.evaluation.ranking import auroc
 from seminar_utils.evaluation.results import ResultsStore
@@ -611,6 +611,11 @@ for of, over in (("neighbour labels", "no neighbours"), ("neighbour labels", "ha
                  ("w at its mean", "neighbour labels")):
     print(f"{of:18s} over {over:20s} {points(difference(here, over, of, SIZE['boot']))}")
 
+score = by_method(here)
+with_meta, without = ([score[of][s] - score[over][s] for s in sorted(score[of])]
+                      for of, over in (("neighbour labels", "BN"), ("no meta", "BN (no meta)")))
+print(in_words(paired_difference(without, with_meta), "gain over its own BN, with meta-training less without (over seeds)"))
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · Company: how many neighbours, and which
 #
@@ -767,6 +772,8 @@ for name, build in METHODS.items():
 # 3. **What is the control?** BN of the same network. A method that cannot be told from it costs a backward pass and a second forward for nothing.
 # 4. **Reproducible?** The labels are drawn. The generator's seed belongs into the log; `reset()` puts it back.
 # 5. **What is good about it:** nothing is carried on. After every batch the model is the one that was approved.
+#
+# **When to use it, in one sentence:** not before it has beaten BN of the same network on a *known scanner that was kept out of the meta-training*, with the batch size of your clinic.
 #
 # ## 12 · Quiz, claims, reading, poster
 
