@@ -589,7 +589,10 @@ about = {"data": "phantoms", "scanner": "C", "strength": SHIFT}
 def in_words(difference, what):
     """A gain in points and whether its interval excludes zero."""
     verdict = "excludes zero" if difference.excludes_zero() else "NOT distinguishable from zero"
-    return f"{what}: {100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}], {verdict}"
+    bounds = [100 * value for value in (difference.mean, difference.low, difference.high)]
+    digits = 2 if min(map(abs, bounds[1:])) < 0.05 else 1  # so that no end of an interval is rounded to zero
+    mean, low, high = (f"{value:+.{digits}f}" for value in bounds)
+    return f"{what}: {mean} points [{low}, {high}], {verdict}"
 
 
 for kind, (nets, own) in KINDS.items():
@@ -866,7 +869,8 @@ for shift in dict.fromkeys(row["params"]["shift"] for row in xray_rows):
 # %% [markdown]
 # The moments of the training images hold the training images' share of pneumonia. If the test images have another share, then
 # the alignment pulls towards the wrong mixture, and nobody sees it: a label shift looks like a scanner. Read the line *none*
-# first: there nothing was shifted by us.
+# first: there nothing was shifted by us. And read sizes beside verdicts: an interval may exclude zero and hold nothing that a
+# clinic would notice, and of several intervals one does so by chance (lesson 09, part 8).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 12 · In the clinic
