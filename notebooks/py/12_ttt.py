@@ -676,8 +676,12 @@ for where in CONDITIONS:
         print(f"{found}; p {adjusted[where, (after, network)]:.3f} after Holm's correction for {len(asked)}")
 
 # %% tags=["readme-figure:ttt-over-bn"]
-figure, axes = plt.subplots(1, len(CONDITIONS), figsize=(3.2 * len(CONDITIONS) + 1.6, 3.8), sharey=True, squeeze=False)
-for ax, where in zip(axes[0], CONDITIONS):
+columns = min(4, len(CONDITIONS))
+lines = -(-len(CONDITIONS) // columns)
+figure, axes = plt.subplots(lines, columns, figsize=(2.9 * columns + 1.6, 3.6 * lines), sharex=True, sharey=True, squeeze=False)
+for ax in axes.flat[len(CONDITIONS):]:
+    ax.set_axis_off()
+for ax, where in zip(axes.flat, CONDITIONS):
     for place, pair in enumerate(OVER_BN):
         found = difference(where, *pair)[0]
         colour = figures.PALETTE[2] if found.low > 0 else figures.PALETTE[1] if found.high < 0 else "#777777"
