@@ -742,7 +742,8 @@ for where in CONDITIONS:
 
 # %% [markdown]
 # Part 6 printed how far from home the features lie with stored statistics. Loss and gradient grow with that distance, and a rate
-# that suits a short way need not suit a long one. Sorted patients are the other trap: the alignment wants the moments of all
+# that suits a short way need not suit a long one. (A network that diverged, so that its answers are no numbers any more, counts
+# as chance in these rows.) Sorted patients are the other trap: the alignment wants the moments of all
 # classes from a batch of one. Whatever the table says there, no alignment brings back what batch statistics have removed
 # (lesson 11, part 6): compare its numbers there with the source's.
 #
