@@ -589,7 +589,10 @@ about = {"data": "phantoms", "scanner": "C", "strength": SHIFT}
 def in_words(difference, what):
     """A gain in points and whether its interval excludes zero."""
     verdict = "excludes zero" if difference.excludes_zero() else "NOT distinguishable from zero"
-    return f"{what}: {100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}], {verdict}"
+    bounds = [100 * value for value in (difference.mean, difference.low, difference.high)]
+    digits = 2 if min(map(abs, bounds[1:])) < 0.05 else 1  # so that no end of an interval is rounded to zero
+    mean, low, high = (f"{value:+.{digits}f}" for value in bounds)
+    return f"{what}: {mean} points [{low}, {high}], {verdict}"
 
 
 for kind, (nets, own) in KINDS.items():
@@ -673,8 +676,12 @@ for where in CONDITIONS:
         print(f"{found}; p {adjusted[where, (after, network)]:.3f} after Holm's correction for {len(asked)}")
 
 # %% tags=["readme-figure:ttt-over-bn"]
-figure, axes = plt.subplots(1, len(CONDITIONS), figsize=(3.2 * len(CONDITIONS) + 1.6, 3.8), sharey=True, squeeze=False)
-for ax, where in zip(axes[0], CONDITIONS):
+columns = min(4, len(CONDITIONS))
+lines = -(-len(CONDITIONS) // columns)
+figure, axes = plt.subplots(lines, columns, figsize=(2.9 * columns + 1.6, 3.6 * lines), sharex=True, sharey=True, squeeze=False)
+for ax in axes.flat[len(CONDITIONS):]:
+    ax.set_axis_off()
+for ax, where in zip(axes.flat, CONDITIONS):
     for place, pair in enumerate(OVER_BN):
         found = difference(where, *pair)[0]
         colour = figures.PALETTE[2] if found.low > 0 else figures.PALETTE[1] if found.high < 0 else "#777777"
@@ -735,7 +742,8 @@ for where in CONDITIONS:
 
 # %% [markdown]
 # Part 6 printed how far from home the features lie with stored statistics. Loss and gradient grow with that distance, and a rate
-# that suits a short way need not suit a long one. Sorted patients are the other trap: the alignment wants the moments of all
+# that suits a short way need not suit a long one. (A network that diverged, so that its answers are no numbers any more, counts
+# as chance in these rows.) Sorted patients are the other trap: the alignment wants the moments of all
 # classes from a batch of one. Whatever the table says there, no alignment brings back what batch statistics have removed
 # (lesson 11, part 6): compare its numbers there with the source's.
 #
@@ -866,7 +874,8 @@ for shift in dict.fromkeys(row["params"]["shift"] for row in xray_rows):
 # %% [markdown]
 # The moments of the training images hold the training images' share of pneumonia. If the test images have another share, then
 # the alignment pulls towards the wrong mixture, and nobody sees it: a label shift looks like a scanner. Read the line *none*
-# first: there nothing was shifted by us.
+# first: there nothing was shifted by us. And read sizes beside verdicts: an interval may exclude zero and hold nothing that a
+# clinic would notice, and of several intervals one does so by chance (lesson 09, part 8).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 12 · In the clinic

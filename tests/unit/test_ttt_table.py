@@ -11,7 +11,15 @@ from seminar_utils.evaluation.streams import run_stream, stream
 from seminar_utils.models import create_model
 from seminar_utils.recipes.ttt_choice import measure_epochs, measure_rates
 from seminar_utils.recipes.ttt_parts import in_order_of_images, patients, plus_plus, source_images
-from seminar_utils.recipes.ttt_table import COMPARED, DIFFERENCE, TABLE, measure_condition, measure_dial, methods
+from seminar_utils.recipes.ttt_table import (
+    COMPARED,
+    DIFFERENCE,
+    TABLE,
+    measure_condition,
+    measure_dial,
+    methods,
+    surviving,
+)
 
 KINDS = {"plain": "resnet_small", "rotation": "resnet_small_rotation", "simclr": "resnet_small_simclr"}
 
@@ -64,9 +72,15 @@ def test_ablations_switch_off_what_they_say(networks, make):
     built = {name: build(networks["simclr"][0]) for name, build in methods(make)["simclr"].items()}
     assert built["alignment only"].contrast == 0 and built["alignment only"].weights["features"] > 0
     assert built["contrast only"].contrast == 1 and set(built["contrast only"].weights.values()) == {0.0}
-    assert built["TTT++ stored"].policy == "source" and built["TTT++"].policy == "batch"
-    moments = [built[name].source["features"].mean for name in ("TTT++", "TTT++ stored")]
+    stored = make(policy="source")(networks["simclr"][0])
+    assert stored.policy == "source" and built["TTT++"].policy == "batch"
+    moments = [one.source["features"].mean for one in (built["TTT++"], stored)]
     assert not torch.allclose(*moments)  # each policy has moments of its own
+
+
+def test_a_network_that_diverged_counts_as_chance():
+    said = torch.tensor([[1.0, 2.0], [torch.nan, torch.nan], [torch.inf, 0.0]])
+    assert surviving(lambda model: lambda x: said)(None)(said).tolist() == [[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]
 
 
 def test_methods_of_a_network_start_with_its_own_controls(make):
