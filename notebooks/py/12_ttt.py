@@ -590,7 +590,9 @@ def in_words(difference, what):
     """A gain in points and whether its interval excludes zero."""
     verdict = "excludes zero" if difference.excludes_zero() else "NOT distinguishable from zero"
     bounds = [100 * value for value in (difference.mean, difference.low, difference.high)]
-    digits = 2 if min(map(abs, bounds[1:])) < 0.05 else 1  # so that no end of an interval is rounded to zero
+    digits = 1
+    while digits < 4 and any(value and float(f"{value:.{digits}f}") == 0 for value in bounds[1:]):
+        digits += 1  # no end of an interval is rounded to zero
     mean, low, high = (f"{value:+.{digits}f}" for value in bounds)
     return f"{what}: {mean} points [{low}, {high}], {verdict}"
 
@@ -662,7 +664,8 @@ for where in CONDITIONS:
 def difference(where, after, network, before="BN", network_before=None):
     """The stored difference as an Interval, and its p."""
     row = differences[where][after, network, before, network_before or network]
-    return Interval(row["metrics"]["difference"], *row["intervals"]["difference"]), row["metrics"]["p"]
+    low, high = np.clip(row["intervals"]["difference"], -1, 1)  # no two accuracies differ by more
+    return Interval(row["metrics"]["difference"], low, high), row["metrics"]["p"]
 
 
 OVER_BN = (("Tent", "plain"), ("Tent", "rotation"), ("TTT", "rotation"), ("Tent", "simclr"), ("contrast only", "simclr"),
@@ -712,15 +715,13 @@ def verdict(found, one, other):
 
 
 for where in CONDITIONS:
-    print(told(where))
     for other, network in (("Tent", "simclr"), ("Tent", "plain"), ("TTT", "rotation")):
         found, p = difference(where, "TTT++", "simclr", other, network)
-        print(f"  TTT++ - {other} ({network}): {100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}], "
-              f"p {p:.3f}: {verdict(found, 'TTT++', other)}")
+        print(in_words(found, f"{told(where)}: TTT++ - {other} ({network})") + f", p {p:.3f}: {verdict(found, 'TTT++', other)}")
 
 # %%
 ANSWERS = [verdict(difference(where, "TTT++", "simclr", "Tent", "simclr")[0], "TTT++", "Tent") for where in CONDITIONS]
-print(f"in {len(ANSWERS)} conditions, same network: " + ", ".join(f"{a} {ANSWERS.count(a)} times" for a in sorted(set(ANSWERS))))
+print(f"in {len(ANSWERS)} conditions, same network: " + ", ".join(f"{a} in {ANSWERS.count(a)}" for a in sorted(set(ANSWERS))))
 for after, before in (("TTT++", "alignment only"), ("TTT++", "contrast only")):
     for where in CONDITIONS:
         print(in_words(difference(where, after, "simclr", before)[0], f"{after} - {before}, {told(where)}"))
