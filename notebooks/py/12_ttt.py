@@ -65,7 +65,7 @@ from seminar_utils.teaching.golden import golden
 
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
 SIZE = by_profile(
-    smoke=dict(images=64, seeds=(0, 1), strengths=(0.0, 0.7), cosines=2, practice=2, source=64, source_batch=32, stream=48,
+    smoke=dict(images=64, seeds=(0, 1), strengths=(0.0, 0.7), cosines=1, practice=1, source=64, source_batch=32, stream=48,
                trials=50, real=48, shifts=("exposure",)),
     cpu=dict(images=192, seeds=(0, 1, 2), strengths=(0.0, 0.35, 0.7, 1.0), cosines=10, practice=8, source=1024,
              source_batch=256, stream=192, trials=400, real=624, shifts=("exposure", "gamma", "blur")),
