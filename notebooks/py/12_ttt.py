@@ -65,7 +65,7 @@ from seminar_utils.teaching.golden import golden
 
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
 SIZE = by_profile(
-    smoke=dict(images=64, seeds=(0, 1), strengths=(0.0, 0.7), cosines=2, practice=2, source=64, source_batch=32, stream=48,
+    smoke=dict(images=64, seeds=(0, 1), strengths=(0.0, 0.7), cosines=1, practice=1, source=64, source_batch=32, stream=48,
                trials=50, real=48, shifts=("exposure",)),
     cpu=dict(images=192, seeds=(0, 1, 2), strengths=(0.0, 0.35, 0.7, 1.0), cosines=10, practice=8, source=1024,
              source_batch=256, stream=192, trials=400, real=624, shifts=("exposure", "gamma", "blur")),
@@ -590,7 +590,9 @@ def in_words(difference, what):
     """A gain in points and whether its interval excludes zero."""
     verdict = "excludes zero" if difference.excludes_zero() else "NOT distinguishable from zero"
     bounds = [100 * value for value in (difference.mean, difference.low, difference.high)]
-    digits = 2 if min(map(abs, bounds[1:])) < 0.05 else 1  # so that no end of an interval is rounded to zero
+    digits = 1
+    while digits < 4 and any(value and float(f"{value:.{digits}f}") == 0 for value in bounds[1:]):
+        digits += 1  # no end of an interval is rounded to zero
     mean, low, high = (f"{value:+.{digits}f}" for value in bounds)
     return f"{what}: {mean} points [{low}, {high}], {verdict}"
 
@@ -662,7 +664,8 @@ for where in CONDITIONS:
 def difference(where, after, network, before="BN", network_before=None):
     """The stored difference as an Interval, and its p."""
     row = differences[where][after, network, before, network_before or network]
-    return Interval(row["metrics"]["difference"], *row["intervals"]["difference"]), row["metrics"]["p"]
+    low, high = np.clip(row["intervals"]["difference"], -1, 1)  # no two accuracies differ by more
+    return Interval(row["metrics"]["difference"], low, high), row["metrics"]["p"]
 
 
 OVER_BN = (("Tent", "plain"), ("Tent", "rotation"), ("TTT", "rotation"), ("Tent", "simclr"), ("contrast only", "simclr"),
@@ -674,6 +677,7 @@ for where in CONDITIONS:
     for after, network in OVER_BN:
         found = in_words(difference(where, after, network)[0], f"  {after} ({network})")
         print(f"{found}; p {adjusted[where, (after, network)]:.3f} after Holm's correction for {len(asked)}")
+print(f"\nbelow 0.05 after the correction: {sum(p < 0.05 for p in adjusted.values())} of {len(adjusted)}")
 
 # %% tags=["readme-figure:ttt-over-bn"]
 columns = min(4, len(CONDITIONS))
@@ -712,15 +716,14 @@ def verdict(found, one, other):
 
 
 for where in CONDITIONS:
-    print(told(where))
     for other, network in (("Tent", "simclr"), ("Tent", "plain"), ("TTT", "rotation")):
         found, p = difference(where, "TTT++", "simclr", other, network)
-        print(f"  TTT++ - {other} ({network}): {100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}], "
-              f"p {p:.3f}: {verdict(found, 'TTT++', other)}")
+        ahead = f": {verdict(found, 'TTT++', other)}" if found.excludes_zero() else ""
+        print(in_words(found, f"{told(where)}: TTT++ - {other} ({network})") + f", p {p:.3f}{ahead}")
 
 # %%
 ANSWERS = [verdict(difference(where, "TTT++", "simclr", "Tent", "simclr")[0], "TTT++", "Tent") for where in CONDITIONS]
-print(f"in {len(ANSWERS)} conditions, same network: " + ", ".join(f"{a} {ANSWERS.count(a)} times" for a in sorted(set(ANSWERS))))
+print(f"in {len(ANSWERS)} conditions, same network: " + ", ".join(f"{a} in {ANSWERS.count(a)}" for a in sorted(set(ANSWERS))))
 for after, before in (("TTT++", "alignment only"), ("TTT++", "contrast only")):
     for where in CONDITIONS:
         print(in_words(difference(where, after, "simclr", before)[0], f"{after} - {before}, {told(where)}"))
