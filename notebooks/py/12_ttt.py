@@ -34,7 +34,7 @@
 # Networks and phantoms ship with the course; no network connection, no GPU.
 #
 # **Time** about 75 minutes to read and do; the cells take
-# <!-- minutes --><!-- /minutes --> on a laptop.
+# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import numpy as np
@@ -174,6 +174,7 @@ def rotations(x):
 
 rotations = exercise("ttt.rotations", rotations)
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · TTT from scratch
 #
@@ -214,6 +215,7 @@ ours, package = TTTFromScratch(rotation_nets[0].double()), TTT(rotation_nets[0].
 gap = max((ours(batch) - package(batch)).abs().max().item() for batch in x[:24].double().split(8))
 rotation_nets[0].float()
 print("TTT: notebook = package, max |difference| below 1e-10:", gap < 1e-10)
+
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Let the class predict the sign of the cosine first. The honest answer: nobody knows before it is measured."
 # ## 4 · Why TTT alone can hurt
@@ -364,6 +366,7 @@ similarity = z[:4] @ z[4:].T
 print(f"similarity of partners {similarity.diag().mean():.2f}, of strangers {similarity[~torch.eye(4, dtype=torch.bool)].mean():.2f}")
 figures.image_grid(shown, columns=4, heading="two views of four patients: the views decide what the features forget")
 
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 6 · Part two: moments that stay at home
 #
@@ -434,7 +437,6 @@ axes[0].set_ylabel("second direction")
 axes[0].legend(fontsize=10)
 plt.show()
 
-
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 7 · Part three: the queue, and a bug
 #
@@ -466,7 +468,6 @@ def use_and_remember(storage, pointer, batch):
 
 use_and_remember = exercise("ttt.queue", use_and_remember)
 
-
 # %% [markdown]
 # What the bug does to the numbers, on the golden inputs: five batches of 8 features, a queue of 16.
 
@@ -482,6 +483,7 @@ for number, batch in enumerate(torch.from_numpy(data["in:target_batches"])):
         twice = (buggy[:, None] == batch[None]).all(2).sum(0).max().item()
         once = (used[:, None] == batch[None]).all(2).sum(0).max().item()
         print(f"batch {number}: in the moments {twice} times (official), {once} time (ours)")
+
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 8 · TTT++ from scratch, and the parity cell
@@ -645,7 +647,6 @@ for where in CONDITIONS:
     for network in ("plain", "rotation", "simclr"):
         print(f"  {network:9s}" + "   ".join(f"{m} {i}" for m, i in summarise(runs_of(where, network)).items()))
 
-
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # First the controls: do the three kinds of networks start from the same place? (Paired by seed, the same patients.)
 
@@ -656,6 +657,7 @@ for where in CONDITIONS:
         seeds = sorted(start["plain"])
         other = paired_difference([start["plain"][s] for s in seeds], [start[network][s] for s in seeds])
         print(in_words(other, f"{told(where)}: BN in the {network} network - in the plain one"))
+
 
 # %% [markdown]
 # A method that starts lower has more to win back. So what is each part worth over the batch statistics of *its own* network?

@@ -90,7 +90,7 @@ def _qkv(batch: int, heads: int, n: int, m: int, d: int, scale: float = 1.0) -> 
 
 def attention_cases() -> list[Case]:
     """Two tokens; heads; other keys than queries; scores so large that exp overflows."""
-    return [_qkv(1, 1, 2, 2, 2), _qkv(1, 2, 3, 3, 4), _qkv(2, 3, 2, 5, 4), _qkv(1, 1, 2, 3, 4, 1000.0)]
+    return [_qkv(1, 1, 2, 2, 2), _qkv(1, 2, 3, 3, 4), _qkv(2, 3, 2, 5, 4), _qkv(1, 1, 2, 3, 4, 150.0)]
 
 
 EXERCISES = (
