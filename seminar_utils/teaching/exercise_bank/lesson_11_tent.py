@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...adaptation.norm import use_batch_statistics
 from ...adaptation.tent import softmax_entropy
 from ...evaluation.metrics import predicted_class_entropy
-from .base import Case, Exercise
+from .base import Case, Exercise, WrongAnswer
 
 
 def tent_step(model: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
