@@ -190,6 +190,14 @@ def test_a_contrast_shows_the_views_of_the_training(tmp_path, monkeypatch):
     assert numbers(run_cell(todo[0], setup))["backward_per_image"] >= 1
 
 
+def test_a_second_head_is_no_hindrance_to_eata():
+    """The rotation head has a norm of its own, which the class logits do not pass."""
+    model = create_model("resnet_small_rotation", num_classes=6, in_chans=1, norm="gn")
+    x = torch.rand(8, 1, 32, 32)
+    method = create_method("eata", model).fit_source([x])
+    assert method(x).isfinite().all()
+
+
 @pytest.mark.parametrize("stream", ["gradual", {"schedule": "mixed", "conditions": "xray-light"}])
 def test_streams_that_change_on_the_way(stream):
     shifts = {"shifts": ["none"], "severities": []} if isinstance(stream, dict) else {}
