@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..runtime import SeminarError
 
-NAMES = ("fc", "head", "classifier", "heads.head")  # torchvision's and timm's
+NAMES = ("fc", "head", "classifier", "heads.head", "backbone.fc")  # torchvision's and timm's
 
 
 def find_head(

@@ -67,7 +67,7 @@ class SAR(Tent):
     def sharpness_aware_step(self, x: Tensor, reliable: Tensor, entropy: Tensor, e_margin: float) -> None:
         """Climb, look again, come back, descend; the second entropy joins the average."""
         theta = list(self.parameters_to_adapt().values())
-        g = torch.autograd.grad(mean_of(entropy, reliable), theta)
+        g = torch.autograd.grad(mean_of(entropy, reliable), theta, allow_unused=True, materialize_grads=True)
         norm = torch.cat([part.flatten() for part in g]).norm()  # one for all parameters
         here = [p.detach().clone() for p in theta]
         with torch.no_grad():

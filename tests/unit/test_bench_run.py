@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from seminar_utils.adaptation import BatchNormAdapt, Source, Tent, create_method
+from seminar_utils.adaptation.registry import needs_source
 from seminar_utils.adaptation.ttt_plus_plus import TTTPlusPlus
 from seminar_utils.checkpoints import load_checkpoint, save_checkpoint
 from seminar_utils.checkpoints.course import checkpoint_card
@@ -188,6 +189,19 @@ def test_a_contrast_shows_the_views_of_the_training(tmp_path, monkeypatch):
     monkeypatch.undo()
     forget()
     assert numbers(run_cell(todo[0], setup))["backward_per_image"] >= 1
+
+
+@pytest.mark.parametrize("name", ["eata", "sar", "t3a", "lame", "shot_im"])
+def test_a_second_head_is_no_hindrance(name):
+    """The rotation head has a norm that the class logits do not pass, and a last layer that is no classifier."""
+    model = create_model("resnet_small_rotation", num_classes=6, in_chans=1, norm="gn")
+    x = torch.rand(8, 1, 32, 32)
+    method = create_method(name, model)
+    if needs_source(name):
+        method.fit_source([x])
+    before = method.model.backbone.fc.weight.clone()
+    assert method(x).isfinite().all() and method(x).shape == (8, 6)
+    assert torch.equal(method.model.backbone.fc.weight, before)  # SHOT froze the head of the other task
 
 
 @pytest.mark.parametrize("stream", ["gradual", {"schedule": "mixed", "conditions": "xray-light"}])
