@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..runtime import SeminarError
 
-NAMES = ("fc", "head", "classifier", "heads.head", "backbone.fc")  # torchvision's and timm's
+NAMES = ("fc", "head", "classifier", "heads.head", "backbone.fc")  # torchvision's, timm's, of TwoHeads
 
 
 def find_head(

@@ -15,18 +15,6 @@ from .layers import LayerNorm2d, check_images
 NORMS = ("bn", "gn", "ln")
 
 
-class SafeGroupNorm(nn.GroupNorm):
-    """GroupNorm without a crash of torch 2.13 on the CPU: its backward writes a gradient that nobody asked for.
-
-    That happens (segmentation fault) for maps in channels_last order that need no gradient while the weights do:
-    the first norm of a network of which only the norms move, as in Tent. A plain copy of such a map is safe.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) -> the same shape."""
-        return super().forward(x if x.requires_grad else x.contiguous())
-
-
 def make_norm(kind: str, channels: int) -> nn.Module:
     """A normalisation layer for maps (B, C, H, W).
 
@@ -37,7 +25,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     if kind == "bn":
         return nn.BatchNorm2d(channels)
     if kind == "gn":
-        return SafeGroupNorm(min(32, channels // 2), channels)
+        return nn.GroupNorm(min(32, channels // 2), channels)
     if kind == "ln":
         return LayerNorm2d(channels, eps=1e-6)
     raise unknown_name("norm", kind, NORMS)
