@@ -125,7 +125,8 @@ def attention_overlay(image: Any, attention_map: Any, title: str = "attention") 
 def reliability_diagram(bins: Mapping[str, Any], title: str = "", ax: Axes | None = None) -> CourseFigure:
     """Accuracy against confidence, from `evaluation.metrics.reliability_bins`; below, how many per bin.
 
-    Points under the diagonal are over-confident. The area of a point is its share of the samples.
+    Points under the diagonal are over-confident. The area of a point is its share of the samples; bins of fewer
+    than ten are shown, not joined.
     Pass `ax` to draw into a figure of your own.
     """
     missing = {"confidence", "accuracy", "count"} - set(bins)
@@ -139,7 +140,8 @@ def reliability_diagram(bins: Mapping[str, Any], title: str = "", ax: Axes | Non
         ax = axes[0, 0]
     ax.plot([0, 1], [0, 1], ":", color="#666666", label="perfectly calibrated")
     full = count > 0
-    ax.plot(confidence[full], accuracy[full], "-", color=PALETTE[0], linewidth=1.5)
+    many = count >= 10  # smaller bins wobble
+    ax.plot(confidence[many], accuracy[many], "-", color=PALETTE[0], linewidth=1.5)
     ax.scatter(confidence[full], accuracy[full], s=30 + 400 * count[full] / count.sum(), color=PALETTE[0])
     gap = float((np.abs(confidence - accuracy)[full] * count[full]).sum() / count.sum())
     ax.text(0.97, 0.05, f"ECE {gap:.3f}", transform=ax.transAxes, ha="right")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...adaptation.sar import mean_of
 from ...adaptation.tent import softmax_entropy
 from .base import Case, Exercise, WrongAnswer
 from .lesson_11_tent import logits_and_weights, step_case
@@ -32,22 +33,23 @@ def sar_step(model: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer, rho:
     """One step of SAR on a batch x (B, C, H, W); returns the logits (B, K) from before the update.
 
     theta: all that the optimiser holds. Climb by rho along the unit gradient of the mean entropy of the reliable
-    (H < e_margin); there take the gradient of the mean entropy of those that are STILL reliable; come back to
-    theta, and let the optimiser descend along it. Some sample is reliable in both. (SAR, section 4.)
+    (H < e_margin); there take the gradient of the mean entropy of those that are STILL reliable (before and
+    after); come back to theta, and let the optimiser descend along it. If nobody is reliable, nothing moves.
+    (SAR, section 4.)
     """
     theta = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     logits = model(x)  # (B, K)
     entropy = softmax_entropy(logits)  # (B,)
     reliable = entropy < e_margin  # (B,) bool
-    gradients = torch.autograd.grad(entropy[reliable].mean(), theta)
+    gradients = torch.autograd.grad(mean_of(entropy, reliable), theta)  # 0 if nobody is
     length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
     start = [parameter.detach().clone() for parameter in theta]
     with torch.no_grad():
         for parameter, gradient in zip(theta, gradients):
-            parameter += rho * gradient / length
+            parameter += rho * gradient / (length + 1e-12)
     second = softmax_entropy(model(x))  # (B,)
     optimizer.zero_grad()
-    second[reliable & (second < e_margin)].mean().backward()
+    mean_of(second, reliable & (second < e_margin)).backward()
     with torch.no_grad():
         for parameter, value in zip(theta, start):
             parameter.copy_(value)
@@ -103,9 +105,34 @@ def _sar(rho: float, e_margin: float, lr: float = 0.5, batch: int = 6, dropout: 
     return Case(make, keep_input=False, note=plain.note)
 
 
+def _sar_by_hand(rho: float, e_margin: float, note: str) -> Case:
+    """Two patients, a bias that moves: the climb that makes the first less sure makes the second more so."""
+
+    def make() -> dict[str, Any]:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+        with torch.no_grad():
+            model[1].weight.copy_(torch.eye(2))
+            model[1].bias.zero_()
+        x = torch.tensor([[3.0, 0.0], [0.0, 1.0]]).view(2, 1, 1, 2)  # entropies 0.19 and 0.58
+        optimizer = torch.optim.SGD([model[1].bias], lr=0.5)
+        return {"model": model, "x": x, "optimizer": optimizer, "rho": rho, "e_margin": e_margin}
+
+    return Case(make, keep_input=False, note=note)
+
+
 def sar_cases() -> list[Case]:
-    """A long climb with all samples; the unreliable left out; one that the climb makes unreliable; dropout."""
-    return [_sar(0.5, 2.0), _sar(0.5, 0.9), _sar(1.0, 0.8, batch=16), _sar(0.2, 0.9, batch=8, dropout=0.5)]
+    """A long climb with all samples; the unreliable left out; two that the climb makes unreliable; dropout; one
+    reliable only after the climb; nobody reliable, before or after it.
+    """
+    return [
+        _sar(0.5, 2.0),
+        _sar(0.5, 0.9),
+        _sar(0.2, 0.8, batch=8),
+        _sar(0.2, 0.9, batch=8, dropout=0.5),
+        _sar_by_hand(0.8, 0.45, "the second patient is reliable only after the climb: he does not count"),
+        _sar_by_hand(0.8, 0.1, "nobody is reliable: nothing moves"),
+        _sar_by_hand(2.0, 0.45, "nobody is reliable both before and after the climb: nothing moves"),
+    ]
 
 
 EXERCISES = (
@@ -141,10 +168,11 @@ EXERCISES = (
             "Two gradients: the first, of the reliable samples, says where the entropy rises most steeply; go "
             "there, a distance rho. The second is taken there, but the step is made from where you started.",
             "One length for all parameters together: the norm of all gradients as one long vector. Keep copies of "
-            "theta before you climb; the second mean is over samples below e_margin both before and after.",
-            "g = torch.autograd.grad(H[H < e_margin].mean(), theta); with no_grad: p += rho * g / length; "
-            "second = entropy of model(x); zero_grad; second[both].mean().backward(); with no_grad: "
-            "p.copy_(start); step",
+            "theta before you climb; the second mean is over samples below e_margin both before and after. A mean "
+            "over nobody is 0 / 0: if nobody is reliable, nothing may move.",
+            "if nobody is reliable, return; g = torch.autograd.grad(H[H < e_margin].mean(), theta); with no_grad: "
+            "p += rho * g / length; second = entropy of model(x); zero_grad; if both.any(): "
+            "second[both].mean().backward(); with no_grad: p.copy_(start); step",
         ),
     ),
 )

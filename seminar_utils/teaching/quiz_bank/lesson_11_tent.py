@@ -68,9 +68,10 @@ QUESTIONS = (
                 "It brings back the weights, not the statistics: those are measured anew on each batch.",
             ),
             Option(
-                "the stored statistics, and LAME if the source model is mostly right",
+                "the stored statistics; LAME may add to them",
                 "Normalising a batch of one class centres away what told it apart, so leave the batch's "
-                "statistics alone. LAME then makes neighbours agree; where the source is mostly wrong they agree "
+                "statistics alone. LAME then makes neighbours agree: on the sorted streams of part 9 it was above "
+                "its source, in part 7 that could not be shown; where the source is mostly wrong, they can agree "
                 "on errors.",
                 right=True,
             ),

@@ -108,6 +108,8 @@ def sharpness(**habits):
 
         logits, first = h()
         reliable = first < e_margin if habits.get("filter", True) else first < 99
+        if not reliable.any() and not habits.get("unguarded"):
+            return logits.detach()
         g = torch.autograd.grad(first[reliable].mean(), theta)
         length = torch.stack([part.norm() for part in g]).norm()
         start = [p.detach().clone() for p in theta]
@@ -117,9 +119,10 @@ def sharpness(**habits):
                 p += (-rho if habits.get("down") else rho) * part / norm
         late, second = h()
         still = reliable & (second < e_margin) if habits.get("second_filter", True) else reliable
+        still = second < e_margin if habits.get("only_after") else still
         if habits.get("zero", True):
             optimizer.zero_grad()
-        (second if habits.get("all") else second[still]).mean().backward()
+        (second if habits.get("all") else second[still]).mean().backward()  # of nobody: NaN, its gradient 0
         with torch.no_grad():
             for p, value, part in zip(theta, start, g):
                 if habits.get("back", True):
@@ -195,6 +198,8 @@ WRONG = {
         "unreliable ones count": sharpness(filter=False, second_filter=False),
         "no second filter": sharpness(second_filter=False),
         "second mean over all": sharpness(all=True),
+        "second mean over those sure after the climb only": sharpness(only_after=True),
+        "0 / 0 where nobody is reliable": sharpness(unguarded=True),
         "gradients not cleared": sharpness(zero=False),
         "answer from the top": sharpness(late=True),
         "plain Tent": lambda m, x, o, r, e: step()(m, x, o),
