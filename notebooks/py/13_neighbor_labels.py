@@ -464,8 +464,9 @@ print(f"meta-training practised a step of rate lambda = {practised['inner_lr']} 
 # * $p_\phi(\hat y \mid w, X)$: the labels, given the latent (part 3);
 # * $p_\phi(w \mid X)$: the latent, given the batch; the integral is replaced by one draw.
 #
-# In training the labels are known, and one would rather draw such $w$ as fit them: from a *variational* distribution $q_\phi(w \mid X, Y)$, trained along with the rest. The
-# price for drawing from $q$ instead of $p$ is the divergence $\mathrm{KL}(q \,\|\, p)$ in the loss (part 6), as in every variational bound.
+# In training the labels are known, and one would rather draw such $w$ as fit them: from a *variational* distribution $q_\phi(w \mid X, Y)$, trained
+# along with the rest. The price for drawing from $q$ instead of $p$ is the divergence $\mathrm{KL}(q \,\|\, p)$ in the loss (part 6), as in every
+# variational bound.
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="Draw the upper half on the board first, and let the class say what of it is missing at test time."
 # ## 6 · Where the label network comes from: meta-training
@@ -554,15 +555,15 @@ print(f"home (scanners A and B), network 0: balanced accuracy {card['metrics']['
       f"ECE {card['metrics']['ece']:.3f}")
 
 # %% [markdown]
-# Compare the second column: an illustration, not a proof, for it is one network after its training, on one batch on which it has little left to learn. What reaches
-# $\phi$ through the inner step carries the factor $\lambda$, since the labels enter the outer loss only through that step.
+# Compare the second column: an illustration, not a proof, for it is one network after its training, on one batch on which it has little left to
+# learn. What reaches $\phi$ through the inner step carries the factor $\lambda$, since the labels enter the outer loss only through that step.
 #
 # **What did the prior practise on?** At test time it has to do with pseudo-labels that are partly wrong. Below: how many are right on scanner B's training
 # images and on scanner C, and how far the prior is from the posterior, which sees the truth (for C a *diagnosis with labels*; no method has them):
 
 # %%
 def prior_and_posterior(net, images, truth):
-    """Share of right pseudo-labels and KL(q || p), means over batches of the practised size."""
+    """Share of right pseudo-labels, mean and largest KL(q || p), over batches of the practised size."""
     adapter, network, found = NeighborLabels(net), net.label_network, []
     for images_here, truth_here in stream(images, truth, practised["batch_size"], "iid", 0):
         with torch.no_grad():
@@ -570,19 +571,21 @@ def prior_and_posterior(net, images, truth):
             p, q = (latent_from_scratch(network, f_here, seen) for seen in (z_here.softmax(1), F.one_hot(truth_here, K).float()))
         right = (z_here.argmax(1) == truth_here).float().mean().item()
         found.append((right, gaussian_kl(q[0], q[1].exp(), p[0], p[1].exp()).item()))
-    return np.mean(found, axis=0)
+    shares, divergences = zip(*found)
+    return np.mean(shares), np.mean(divergences), max(divergences)
 
 
 home = load("phantoms", "train", n=SIZE["pool"], scanner="B").torch(size=32)
 for where, (images, y_there) in {"scanner B, training images": home, f"scanner C at {STRENGTH}": (x[: SIZE["pool"]], labels[: SIZE["pool"]])}.items():
     found = [prior_and_posterior(net, images, y_there) for net in models.values()]
-    print(f"{where:27s} by network: pseudo-labels right " + ", ".join(f"{right:.1%}" for right, _ in found)
-          + "; KL(q || p) " + ", ".join(f"{divergence:.3f}" for _, divergence in found))
+    print(f"{where:27s} by network: pseudo-labels right " + ", ".join(f"{right:.1%}" for right, _, _ in found)
+          + "; KL(q || p), mean (largest) " + ", ".join(f"{divergence:.2f} ({largest:.2f})" for _, divergence, largest in found))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Where pseudo-labels are right, prior and posterior are shown nearly the same thing, and agree without any skill. So at home the prior learns to *repeat* pseudo-labels that were right; it has next to
-# no wrong one to correct. On C it would have to, and the second line says how far it then is from what the truth would have told it (one batch more or less moves these means a lot: one wrong
-# pseudo-label displaces a prototype). This is the best explanation that we have for parts 8 and 9, and it is not tested here: one would have to practise with pseudo-labels that are wrong.
+# Where pseudo-labels are right, prior and posterior are shown nearly the same thing, and most of the way to agreement costs no skill. So at home the
+# prior learns to *repeat* pseudo-labels that were right; it has next to no wrong one to correct. On C it would have to, and the second line says how
+# far it then is from what the truth would have told it. (The divergence differs much from batch to batch: compare mean and largest.) This is the
+# best explanation that we have for parts 8 and 9, and it is not tested here: one would have to practise with pseudo-labels that are wrong.
 #
 # | part | the paper's | our reading |
 # |---|---|---|
@@ -602,9 +605,9 @@ for where, (images, y_there) in {"scanner B, training images": home, f"scanner C
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 7 · Does it help?
 #
-# Three networks that differ in their training seed, the same patients on scanner C, batches of 64 in random order, the
-# rate $\lambda$ of meta-training. Nothing was tuned on these images. **BN** is the control: *the same meta-trained network* with batch
-# statistics and no step. *Hard pseudo-labels* take the same step towards the model's own most likely class. Tent runs with its own default (Adam, rate printed below) and
+# Three networks that differ in their training seed, the same patients on scanner C, batches of 64 in random order, the rate $\lambda$ of
+# meta-training. Nothing was tuned on these images. **BN** is the control: *the same meta-trained network* with batch statistics and no step. *Hard
+# pseudo-labels* take the same step towards the model's own most likely class. Tent runs with its own default (Adam, rate printed below) and
 # *carries on* from batch to batch; the two label methods go back to $\theta_s$ after each.
 #
 # *Harm* is the share of patients whom the source model had right and the method has wrong; *ECE* is the calibration error (lesson 00). The
@@ -710,7 +713,8 @@ for ax, title in zip(axes, ("all of it", "the middle, enlarged")):
     ax.set(xlabel="points over BN of the same network", title=title)
 axes[0].set_yticks(range(len(over_bn)), over_bn)
 axes[0].invert_yaxis()
-axes[1].set_xlim(-13, 6)
+near = [found.interval for name, found in over_bn.items() if name not in ("no neighbours", "no meta")]
+axes[1].set_xlim(100 * min(i.low for i in near) - 1, 100 * max(i.high for i in near) + 1)
 figure.suptitle("balanced accuracy, each part taken away (95%, seeds and patients)")
 plt.show()
 
@@ -735,8 +739,8 @@ print(in_words(paired_difference(without, with_meta), "gain over its own BN, wit
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 9 · Company: how many neighbours, and which
 #
-# A neighbour method needs neighbours. With four patients in a batch and six classes, at least two classes have nobody. And if the patients come sorted by class,
-# all neighbours are of one kind. (Shaded, for BN and neighbour labels only: 95% intervals over the training seeds.)
+# A neighbour method needs neighbours. With four patients in a batch and six classes, at least two classes have nobody. And if the patients come
+# sorted by class, all neighbours are of one kind. (Shaded, for BN and neighbour labels only: 95% intervals over the training seeds.)
 
 # %%
 SHOWN = ("source", "BN", "Tent", "hard pseudo-labels", "neighbour labels")
@@ -768,11 +772,13 @@ for name, found in twelve.items():
 what_we_read(twelve)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Twelve comparisons, Holm-corrected: where an interval excludes zero and the verdict says "not distinguishable", the correction has spoken. Look first at the levels: in small batches and in
-# sorted streams the batch statistics themselves fail (lesson 11), for the control as well as for the method. Is there a line in which the step brings back what the small or sorted batch has cost?
+# Twelve comparisons, Holm-corrected: where an interval excludes zero and the verdict says "not distinguishable", the correction has spoken. Look
+# first at the levels: in small batches and in sorted streams the batch statistics themselves fail (lesson 11), for the control as well as for the
+# method. Is there a line in which the step brings back what the small or sorted batch has cost?
 #
-# One more thing to weigh: the length of the step is the one that was practised, and it was practised with batches of one size (part 5). In a smaller batch fewer
-# patients pull at the same weights with the same force. A shorter step might suit it better; which one, no label of the new scanner may tell (lesson 09).
+# One more thing to weigh: the length of the step is the one that was practised, and it was practised with batches of one size (part 5). In a
+# smaller batch fewer patients pull at the same weights with the same force. A shorter step might suit it better; which one, no label of the new
+# scanner may tell (lesson 09).
 #
 # Are at least the *labels* good? Accuracy of the neighbours' mean label against the model's own answer, before any step, by batch size (live, all networks):
 
@@ -789,11 +795,13 @@ for size in SIZE["sizes"]:
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# **What could one step do at best?** Give it the true labels. That is no method (an *oracle*: it uses what nobody has). It separates two suspects, the *labels* and the
-# *step*: where the truth gains and drawn labels lose, the labels are to blame; where even the truth loses, the step is too long *for a label that far from the answer*.
+# **What could one step do at best?** Give it the true labels. That is no method (an *oracle*: it uses what nobody has). It separates two suspects,
+# the *labels* and the *step*: where the truth gains and drawn labels lose, the labels are to blame; where even the truth loses, the step is too
+# long *for a label that far from the answer*.
 #
-# For the length of a step is not the rate alone. The gradient in the logits is $p - t$ (part 2). The softened target $t = (1 - a)\,p + a\,y$ has the gradient $a\,(p - y)$: the truth's,
-# times $a$. So **a softer label is a shorter step**: at rate $\lambda$ it does just what the one-hot truth does at rate $a\lambda$. The `share` below is that $a$.
+# For the length of a step is not the rate alone. The gradient in the logits is $p - t$ (part 2). The softened target $t = (1 - a)\,p + a\,y$ has
+# the gradient $a\,(p - y)$: the truth's, times $a$. So **a softer label is a shorter step**: at rate $\lambda$ it does just what the one-hot truth
+# does at rate $a\lambda$. The `share` below is that $a$.
 
 # %%
 def truth_step(net, images, y, rate, share=1.0):
@@ -829,11 +837,13 @@ for size in SIZE["sizes"]:
     print("   by network:", ", ".join(f"{100 * (after - before):+.1f}" for before, after in found))
 
 # %% [markdown]
-# Read the lines by network before the means: a mean of three can come from one of them, and where the interval holds zero nothing is shown at that size, for or against.
+# Read the lines by network before the means: a mean of three can come from one of them, and where the interval holds zero nothing is shown at that
+# size, for or against.
 #
-# How long a step is depends on the rate *and* on the gradient. Below: the size of the gradient on a known scanner and on C (means over batches of 16, all networks); then the same comparison for shorter
-# steps. The sweep is a diagnosis with the labels of scanner C, so **no rate may be picked from it**. Its unit is accuracy, its intervals are over the networks only, and it is corrected for its own
-# comparisons; part 9's table above had balanced accuracy and both chances, so its number for batches of 16 at the practised rate is another one.
+# How long a step is depends on the rate *and* on the gradient. Below: the size of the gradient on a known scanner and on C (means over batches of
+# 16, all networks); then the same comparison for shorter steps. The sweep is a diagnosis with the labels of scanner C, so **no rate may be picked
+# from it**. Its unit is accuracy, its intervals are over the networks only, and it is corrected for its own comparisons; part 9's table above had
+# balanced accuracy and both chances, so its number for batches of 16 at the practised rate is another one.
 
 # %%
 def loss_and_slope(net, images):
@@ -863,6 +873,7 @@ sweep = correct(sweep)
 print(f"accuracy over BN, batches of 16; {len(sweep)} comparisons, Holm-corrected")
 for (name, rate), found in sweep.items():
     print(f"  rate {rate:<5g} {name:16s} {points(found)}")
+what_we_read({f"{name} at rate {rate}": found for (name, rate), found in sweep.items()})
 
 a = 0.15  # ORACLE once more: the practised rate, but only this share of the way to the truth
 softer = [step_to_truth(net, 16, practised["inner_lr"], share=a) for net in models.values()]
@@ -883,17 +894,20 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Put the outputs together: is the gradient longer on scanner C, does the true label gain at short steps, and what is left of that gain at the dotted line? The softened oracle says that rate and label are two
-# handles of one thing: a label closer to the answer would have made the practised rate a short one. The inner step was practised where it could do little harm: on known scanners, with a model
-# that is nearly always right there (part 6), so its labels lay close to its answers. The same rate on a new scanner, where they lie apart, makes a step of another length. Meta-training promises that
-# steps of this kind are good *on scanners like those it practised with*, and two of them are a small sample of scanners.
+# Put the outputs together: is the gradient longer on scanner C, does the true label gain at short steps, and what is left of that gain at the
+# dotted line? The softened oracle says that rate and label are two handles of one thing: a label closer to the answer would have made the practised
+# rate a short one. The inner step was practised where it could do little harm: on known scanners, with a model that is nearly always right there
+# (part 6), so its labels lay close to its answers. The same rate on a new scanner, where they lie apart, makes a step of another length.
+# Meta-training promises that steps of this kind are good *on scanners like those it practised with*, and two of them are a small sample of
+# scanners.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 10 · The failure case: company of one kind
 #
-# Choose the company of one doubtful patient yourself. Black: what the model says before the step; blue: the mean of the drawn labels (circles: the draws);
-# orange: the model after the step, which is taken on the same draws, that is towards their mean for every patient of the batch (part 4). Grey marks the truth. The classes of the neighbours are known
-# to *us*, who put the batch together; the method sees images only. The sliders need a live kernel; the nine panels are their twin on paper.
+# Choose the company of one doubtful patient yourself. Black: what the model says before the step; blue: the mean of the drawn labels (circles: the
+# draws); orange: the model after the step, which is taken on the same draws, that is towards their mean for every patient of the batch (part 4).
+# Grey marks the truth. The classes of the neighbours are known to *us*, who put the batch together; the method sees images only. The sliders need a
+# live kernel; the nine panels are their twin on paper.
 
 # %%
 elsewhere = slice(64, 64 + SIZE["pool"])
@@ -902,19 +916,26 @@ company = widgets.company_table(model, (batch[one], int(truth[one])), (x[elsewhe
 widgets.company_explorer(company)
 
 # %%
+neither = undone = 0
 for (count, kind), stop in company.stops.items():
     said = {"before": stop.before, "label": stop.labels.mean(0), "after": stop.after}
     print(f"{count:2d} neighbours, {kind:18s}: " + ", ".join(
         f"{when} {class_names[bars.argmax()]} {bars.max():.2f}{'' if bars.argmax() == company.truth else ' (wrong)'}" for when, bars in said.items()))
+    before, label, after = (int(bars.argmax()) for bars in said.values())
+    neither += after not in (before, label)
+    undone += before == label == company.truth != after
+print(f"What we read: in {neither} of {len(company.stops)} batches the answer after the step is neither the old answer nor the label; "
+      f"in {undone} a right answer with a right label is undone")
 
 # %% [markdown]
-# The patient is the same in all panels. What changes is who else was in the waiting room. Yet the black bars change: that is BatchNorm's doing, before any label is
-# made. Now compare three things in each line: the label with the answer before, and the answer after with both. The answer after the step need not be the label that the step was taken for, nor the old
-# answer: all patients of the batch pull at the same weights, and at this rate the step may overshoot. Look for a right answer with a right label that the step undoes.
-# *A diagnosis that depends on who else came is hard to explain to the patient.*
+# The patient is the same in all panels. What changes is who else was in the waiting room. Yet the black bars change: that is BatchNorm's doing,
+# before any label is made. Now compare three things in each line: the label with the answer before, and the answer after with both. The answer
+# after the step need not be the label that the step was taken for, nor the old answer: all patients of the batch pull at the same weights, and at
+# this rate the step may overshoot. Look for a right answer with a right label that the step undoes. *A diagnosis that depends on who else came is
+# hard to explain to the patient.*
 #
-# And a whole stream of such batches, sorted by class, as one patient group after another would come. (The networks differ, so each has its number. With more patients than in part 9's table a batch of
-# 64 is purer here, and the numbers are not the same.)
+# And a whole stream of such batches, sorted by class, as one patient group after another would come. (The networks differ, so each has its number.
+# With more patients than in part 9's table a batch of 64 is purer here, and the numbers are not the same.)
 
 # %%
 print(f"{len(labels)} patients sorted by class, batches of 64; by network:")
@@ -931,12 +952,13 @@ for seed, net in models.items():
           f"own answers right {(own == y_here).mean():.0%}, labels right {(mean_label == y_here).mean():.0%}")
 
 # %% [markdown]
-# The batch statistics spread one class over several (lesson 11, part 6). The prototypes of the absent classes are then made of images of the present one, and
-# the labels mostly repeat the answer, right or wrong (last lines): **neighbours who share your mistake confirm it.** That is the *label*. What the *step* then does is something else: in the
-# panels above the answer after it is often neither the old answer nor the label.
+# The batch statistics spread one class over several (lesson 11, part 6). The prototypes of the absent classes are then made of images of the
+# present one, and the labels mostly repeat the answer, right or wrong (last lines): **neighbours who share your mistake confirm it.** That is the
+# *label*. What the *step* then does is something else: it need not lead to
+# the label (the count under the panels).
 #
-# **On real images.** Meta-training needs two labelled laboratories beside the new one, and small networks trained on both. The chest X-rays that earlier lessons use have no
-# second hospital. Nothing was measured on real images in this lesson, and nothing is claimed about them.
+# **On real images.** Meta-training needs two labelled laboratories beside the new one, and small networks trained on both. The chest X-rays that
+# earlier lessons use have no second hospital. Nothing was measured on real images in this lesson, and nothing is claimed about them.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 11 · In the clinic
@@ -947,7 +969,8 @@ for seed, net in models.items():
 # 4. **Reproducible?** The labels are drawn. The generator's seed belongs into the log; `reset()` puts it back.
 # 5. **What is good about it:** nothing is carried on. After every batch the model is the one that was approved.
 #
-# **When to use it, in one sentence:** not before it has beaten BN of the same network on a *known scanner that was kept out of the meta-training*, with the batch size of your clinic.
+# **When to use it, in one sentence:** not before it has beaten BN of the same network on a *known scanner that was kept out of the meta-training*,
+# with the batch size of your clinic.
 #
 # ## 12 · Quiz, claims, reading, poster
 
@@ -969,8 +992,8 @@ quiz("13_neighbor_labels")
 # ([1703.03400](https://arxiv.org/abs/1703.03400)): the gradient through a gradient. Kingma and Welling 2014 ([1312.6114](https://arxiv.org/abs/1312.6114)):
 # the reparameterised draw and the KL term.
 #
-# **For your poster.** The drawing of part 6 explains the method in a minute; the ablation of part 8, with its control line at zero, is the result. Both numbers and
-# answers of every patient: `seminar results --where experiment=neighbors.table`.
+# **For your poster.** The drawing of part 6 explains the method in a minute; the ablation of part 8, with its control line at zero, is the result.
+# Both numbers and answers of every patient: `seminar results --where experiment=neighbors.table`.
 
 # %%
 progress()
