@@ -858,7 +858,7 @@ def loss_and_slope(net, images):
     return np.mean(found, axis=0)
 
 
-for where, images in (("scanner A", x_home[: SIZE["pool"]]), (f"scanner C at {STRENGTH}", x[: SIZE["pool"]])):
+for where, images in (("scanner A", x_home[:96]), (f"scanner C at {STRENGTH}", x[:96])):
     found = [loss_and_slope(net, images) for net in models.values()]
     print(f"{where:19s} by network: loss towards the drawn labels " + ", ".join(f"{loss:.2f}" for loss, _ in found)
           + "; norm of its gradient " + ", ".join(f"{slope:.2f}" for _, slope in found))
@@ -939,8 +939,8 @@ print(f"What we read: in {neither} of {len(company.stops)} batches the answer af
 
 # %%
 print(f"{len(labels)} patients sorted by class, batches of 64; by network:")
-for name, build in METHODS.items():
-    results = [run_stream(build(net), stream(x, labels, 64, "class", 0)) for net in models.values()]
+for name in ("source", "BN", "hard pseudo-labels", "neighbour labels"):
+    results = [run_stream(METHODS[name](net), stream(x, labels, 64, "class", 0)) for net in models.values()]
     spread = [predicted_class_entropy(result.predictions[:64], K) for result in results]
     print(f"{name:20s} balanced accuracy " + ", ".join(f"{result.metrics()['balanced_accuracy']:.2f}" for result in results)
           + "; first batch, entropy of the predicted classes " + ", ".join(f"{value:.2f}" for value in spread))
@@ -954,8 +954,7 @@ for seed, net in models.items():
 # %% [markdown]
 # The batch statistics spread one class over several (lesson 11, part 6). The prototypes of the absent classes are then made of images of the
 # present one, and the labels mostly repeat the answer, right or wrong (last lines): **neighbours who share your mistake confirm it.** That is the
-# *label*. What the *step* then does is something else: it need not lead to
-# the label (the count under the panels).
+# *label*. What the *step* then does is something else: it need not lead to the label (the count under the panels).
 #
 # **On real images.** Meta-training needs two labelled laboratories beside the new one, and small networks trained on both. The chest X-rays that
 # earlier lessons use have no second hospital. Nothing was measured on real images in this lesson, and nothing is claimed about them.
