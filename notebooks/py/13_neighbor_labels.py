@@ -66,7 +66,7 @@ from seminar_utils.teaching.style import PALETTE
 
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
 SIZE = by_profile(
-    smoke=dict(images=128, seeds=(0, 1), draws=8, boot=50, pool=96, sizes=(16, 64), rates=(0.001, 0.02)),
+    smoke=dict(images=128, seeds=(0, 1), draws=8, boot=50, pool=80, sizes=(16, 64), rates=(0.001, 0.02)),
     cpu=dict(images=640, seeds=(0, 1, 2), draws=32, boot=400, pool=320, sizes=(4, 16, 64), rates=(0.001, 0.003, 0.01, 0.02)),
     gpu=dict(images=2000, seeds=(0, 1, 2), draws=64, boot=1000, pool=320, sizes=(4, 16, 64), rates=(0.001, 0.003, 0.01, 0.02, 0.05)),
 )
