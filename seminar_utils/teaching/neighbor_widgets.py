@@ -52,6 +52,7 @@ ARROWS = (
     ("labels test", "inner test"),
     ("inner test", "answer"),
 )
+GRADIENT = "gradient to φ: (d), back through the step and the labels"  # what the dashed arrow says
 
 
 @styled
@@ -67,6 +68,10 @@ def meta_stage_figure() -> CourseFigure:
         style = {"arrowstyle": "-|>", "color": "#555555", "linewidth": 1.6, "shrinkA": 0, "shrinkB": 2}
         style |= {"patchA": drawn[start], "patchB": drawn[end]}
         ax.annotate("", BOXES[end][:2], BOXES[start][:2], arrowprops=style)
+    back = {"arrowstyle": "-|>", "color": SEES_LABELS, "linewidth": 1.8, "linestyle": "--"}
+    back |= {"patchA": drawn["outer"], "patchB": drawn["q"], "connectionstyle": "arc3,rad=0.22"}
+    ax.annotate("", BOXES["q"][:2], BOXES["outer"][:2], arrowprops=back)
+    ax.text(5.5, 3.05, GRADIENT, ha="center", fontsize=11, color=SEES_LABELS)
     ax.axhline(0.35, color="#AAAAAA", linestyle=":")
     for y, text in ((3.75, "meta-training: two labelled scanners"), (0.15, "test time")):
         ax.text(-0.9, y, text, fontsize=12, style="italic")

@@ -31,7 +31,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLES = ("-", "--", "-.", ":", "-", "--", "-.")
 
 # one colour per method, the same in every lesson
-METHOD_COLOURS = {"source": PALETTE[6], "bn": PALETTE[0], "tent": PALETTE[1]}
+METHOD_COLOURS = {"source": PALETTE[6], "bn": PALETTE[0], "tent": PALETTE[1], "neighbour": PALETTE[2]}
 
 STYLE = {
     "figure.dpi": 100,

@@ -9,7 +9,7 @@ from seminar_utils.models import create_model
 from seminar_utils.runtime import SeminarError
 from seminar_utils.teaching import explore as explore_module
 from seminar_utils.teaching import widgets
-from seminar_utils.teaching.neighbor_widgets import ARROWS, BOXES, COMPANY, choose_company
+from seminar_utils.teaching.neighbor_widgets import ARROWS, BOXES, COMPANY, GRADIENT, choose_company
 
 NAMES = ("small dark", "small bright", "large dark")
 
@@ -75,3 +75,7 @@ def test_the_stages_are_drawn_with_every_box_and_arrow():
     assert all(box[2] in texts for box in BOXES.values())
     assert {name for pair in ARROWS for name in pair} == set(BOXES)
     assert "two known ones" in figure.description()
+    arrows = [text for text in figure.axes[0].texts if hasattr(text, "arrow_patch")]
+    dashed = [arrow for arrow in arrows if arrow.arrow_patch.get_linestyle() == "--"]
+    assert GRADIENT in texts and len(dashed) == 1
+    assert dashed[0].xy == BOXES["q"][:2] and dashed[0].xyann == BOXES["outer"][:2]  # from (d) back to phi

@@ -13,12 +13,18 @@ from .base import Case, Exercise
 
 
 def draw_latent(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
-    """One draw of w ~ N(mean, std^2), as a function of standard normal noise; all of shape (K, d)."""
+    """One draw of w ~ N(mean, std^2), as a function of standard normal noise; all of shape (K, d).
+
+    log_std is the natural logarithm of the deviation sigma (log sigma, not log sigma^2).
+    """
     return mean + log_std.exp() * noise  # (K, d)
 
 
 def gaussian_kl(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> Tensor:
-    """KL(q || p) of diagonal Gaussians (K, d): summed over the d numbers of a class, averaged over the classes."""
+    """KL(q || p) of diagonal Gaussians (K, d): summed over the d numbers of a class, averaged over the classes.
+
+    Natural logarithm.
+    """
     ratio, gap = std_q / std_p, (mean_q - mean_p) / std_p  # (K, d)
     each = 0.5 * (ratio.square() + gap.square() - 1) - ratio.log()  # (K, d), each at least 0
     return each.sum(dim=1).mean()
