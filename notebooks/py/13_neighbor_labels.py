@@ -287,6 +287,7 @@ for name, value in {"features": features, "pseudo-labels": probs, "mean of w": m
 phi = sum(parameter.numel() for parameter in model.label_network.parameters())
 print(f"the label network has {phi:,} parameters, the classifier {sum(p.numel() for p in model.backbone.parameters()):,}")
 
+
 # %% [markdown]
 # **Is the Gaussian wider for a class that nobody in the batch has?** Four patients cannot hold six classes. Below the mean of $\sigma$ over such
 # batches, apart for the classes that are there and those that are not (sorted with the truth, to judge):
@@ -553,6 +554,7 @@ for (name, weight), loss in zip(weights.items(), mine):
 print(f"weights as in the loss; inner rate lambda = {config.inner_lr}; one trained network, one batch of a known scanner")
 print(f"home (scanners A and B), network 0: balanced accuracy {card['metrics']['balanced_accuracy']:.3f}, "
       f"ECE {card['metrics']['ece']:.3f}")
+
 
 # %% [markdown]
 # Compare the second column: an illustration, not a proof, for it is one network after its training, on one batch on which it has little left to
@@ -835,6 +837,7 @@ for size in SIZE["sizes"]:
     found = [(right_of(BatchNormAdapt(net), size), step_to_truth(net, size, practised["inner_lr"])) for net in models.values()]
     print(in_words(paired_difference(*zip(*found)), f"batches of {size:2d}, rate {practised['inner_lr']}: the step towards the TRUTH over BN (accuracy)"))
     print("   by network:", ", ".join(f"{100 * (after - before):+.1f}" for before, after in found))
+
 
 # %% [markdown]
 # Read the lines by network before the means: a mean of three can come from one of them, and where the interval holds zero nothing is shown at that
