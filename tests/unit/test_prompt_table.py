@@ -93,6 +93,16 @@ def test_seeds_that_agree_have_the_interval_over_the_images():
     assert (found.mean, found.low, found.high) == (0.05, 0.0, 0.1)
 
 
+def test_an_interval_over_seeds_stays_in_the_range_of_its_metric():
+    rows = [
+        {"params": {}, "seed": seed, "metrics": {"accuracy": a, "ahead": a - 1}}
+        for seed, a in enumerate((0.1, 0.9))
+    ]
+    accuracy, ahead = recipe.over_seeds(rows, "accuracy"), recipe.over_seeds(rows, "ahead")
+    assert (accuracy.low, accuracy.high) == (0, 1)
+    assert ahead.low == -1 and ahead.high == 1
+
+
 def test_no_phantom_is_in_two_sets():
     bench = parts.Workbench(SMALL)
     seen = {}
