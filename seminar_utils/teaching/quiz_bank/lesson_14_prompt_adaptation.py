@@ -32,12 +32,12 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "Which of these can learn from the new hospital's data when its first patient arrives, and nothing else is there?",
+        "Nothing is there but the first patient of a new hospital. Which of these can learn from that image?",
         (
             Option("DAPL", "It needs many unlabelled images of the new hospital, and labelled ones of the old."),
             Option(
                 "CoOp",
-                "It learns from labelled images. Labels of the old hospital would do, but then it learns nothing of the new.",
+                "It needs labels. Those of the old hospital would do, but they teach nothing of the new one.",
             ),
             Option(
                 "TPT",
