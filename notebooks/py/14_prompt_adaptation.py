@@ -684,7 +684,8 @@ plt.show()
 # <details><summary>What we saw</summary>
 # Kept is not right: this is the sure result of the part. On C, pseudo-labels that repeat zero-shot's mistakes did not repair them, neither in the live runs nor in
 # the longer ones. Where they were nearly all right (*size*, exposure), the short run lost because it had not reached them; a longer one made that up, and there
-# was little left to win. The random start alone was not to blame: with one context for both it did not lose like that. The old scanners, asked with the source's prompt, keep what labels of A and B teach; asked with the target's they pay.
+# was little left to win. The random start alone was not to blame: with one context for both it did not lose like that.
+# The old scanners lose little or gain when they are asked with the source's prompt; on *size* and *type* they pay more when asked with the target's.
 # </details>
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -866,7 +867,8 @@ for factor in FACTORS:
 # | Tip-Adapter | nothing | labelled images | offline, no training | nothing (-F: the memory) |
 # | linear probe | nothing | labelled images | offline | a matrix, no words |
 #
-# A number of one row must not be set against a number of another without this table beside it. Live, on scanner C and on the old ones:
+# A number of one row must not be set against a number of another without this table beside it. Live, on scanner C and on the old ones ("DAPL swapped":
+# each scanner asked with the other's prompt):
 
 # %% tags=["readme-figure:prompts-gain-and-loss"]
 OLD = ("untrained context", f"CoOp, 4 of {NEW}", f"CoOp, 4 of {HOME}", "linear probe", "DAPL", "DAPL, prompts swapped")
@@ -875,15 +877,15 @@ zero = {data: ", ".join(f"{factor} {interval('zero-shot', factor, data).mean:.2f
 
 def differences(data, names, title):
     """Bars of accuracy less that of zero-shot, paired on the same images."""
-    drawn = figures.grouped_bars(list(FACTORS), {what: [interval(what, factor, data, "ahead") for factor in FACTORS] for what in names},
+    drawn = figures.grouped_bars(list(FACTORS), {what.replace(", prompts", ""): [interval(what, factor, data, "ahead") for factor in FACTORS] for what in names},
                                  ylabel="accuracy minus zero-shot, same images", title=f"{title}\n(zero-shot: {zero[data]})")
     drawn.axes[0].set_ylim(-0.75, 0.5)
     drawn.axes[0].axhline(0, color="#555555", linewidth=1)
-    drawn.set_size_inches(12, 4.6)
+    drawn.set_size_inches(14, 4.6)
     return drawn
 
 
-differences(NEW, (*OLD[:5], "TPT"), f"on scanner C at 0.7: 95% intervals over {SIZE['images']} images (TPT: {SIZE['tpt']}), one seed")
+differences(NEW, (*OLD, "TPT"), f"on scanner C at 0.7: 95% intervals over {SIZE['images']} images (TPT: {SIZE['tpt']}), one seed")
 
 # %%
 differences(HOME, OLD, "on the old scanners, A and B: below zero is a price, not always a forgetting (part 3)")
