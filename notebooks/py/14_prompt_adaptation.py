@@ -674,7 +674,8 @@ plt.show()
 #
 # * **Wrong pseudo-labels** (points on the left). The target's loss can only repeat what zero-shot says, so look how high any of these points rises.
 # * **Too few steps.** A context that starts at random has first to win back what the fixed wording knew. Where it did not even reach its own pseudo-labels, the run
-#   was too short; compare "epochs x 4" and the lines "longer". Only where it reached them and still lost are the labels to blame.
+#   was too short; compare "epochs x 4" and the lines "longer". Where it nearly reached them and still lost, it learnt these
+#   images better than it learnt others like them; the lines "longer" have about four times as many images, too.
 #
 # So before any training: **label fifty images of the new scanner and count how many confident pseudo-labels are right**. A low share says "do not";
 # a high one is *necessary, not sufficient*: the printed count of runs that gained says how much it promised here. Then the rehearsal. It answers
