@@ -210,7 +210,8 @@ def linear_probe(x: Tensor, labels: np.ndarray, num_classes: int) -> ProbeModel:
 def offline_domains(bench: Workbench, factor: str, seed: int) -> Iterator[Answers]:
     """DAPL from A and B, all labelled, to the new scanner, and to each held-out shift of the known ones.
 
-    `kept` and `pseudo_right` are of the unlabelled images it learns from.
+    Each scanner is asked with its own prompt; ", prompts swapped": each with the other's, which tells what the
+    loss on the target did from what its vectors do. `kept` and `pseudo_right` are of the unlabelled images.
     """
     x, y = bench.features["train", SOURCE], bench.labels("train", SOURCE, factor)
     variants = [("DAPL", "code", data) for data in (TARGET, *HELD_OUT)] + [("DAPL, 2K-way", "paper", TARGET)]
@@ -219,21 +220,16 @@ def offline_domains(bench: Workbench, factor: str, seed: int) -> Iterator[Answer
         started, unlabelled = time.perf_counter(), bench.features["train", data]
         config = replace(bench.config.dapl, seed=seed)
         words = (bench.clip, bench.tokenizer, WORDS[factor], x, y, unlabelled, config)
-        domains = bench.sets["train", SOURCE].domains
-        model = fit_dapl(*words, domains=domains, target="new", softmax=softmax, **options)
+        model = fit_dapl(*words, softmax=softmax, **options)
         seconds = time.perf_counter() - started
-        about = {
-            "method": method,
-            "setting": "offline",
-            "labelled": SOURCE,
-            "unlabelled": data,
-            "softmax": softmax,
-        }
+        about = {"setting": "offline", "labelled": SOURCE, "unlabelled": data, "softmax": softmax}
         fixed = model.zero_shot(unlabelled).double().softmax(dim=1).numpy()
         extra = pseudo_label_quality(fixed, bench.labels("train", data, factor))
-        for tried_on in (data, SOURCE):
-            probs = bench.probs(model, bench.features["test", tried_on])
-            yield Answers(about, tried_on, probs, seconds, extra)
+        for ending, asked in (("", ("target", "source")), (", prompts swapped", ("source", "target"))):
+            for tried_on, prompt in zip((data, SOURCE), asked):
+                probs = bench.probs(model, bench.features["test", tried_on], domain=prompt)
+                described = {"method": method + ending, **about, "prompt": prompt}
+                yield Answers(described, tried_on, probs, seconds, extra)
 
 
 def test_time(bench: Workbench, factor: str, seed: int) -> Iterator[Answers]:

@@ -20,6 +20,7 @@ from ..evaluation.results import ResultsStore, user_results
 from .prompt_parts import CHECKPOINT, PARTS, TableConfig, Workbench
 
 EXPERIMENT = "prompt.table"
+CHANGES = ("ahead", "ece_change")  # metrics that may be below 0
 
 
 def measure_answers(labels: np.ndarray, probs: np.ndarray, before: np.ndarray, n_boot: int) -> tuple[dict, dict]:
@@ -99,11 +100,11 @@ def prompt_table(rows: Sequence[Row], metric: str = "accuracy") -> dict[tuple, I
 def over_seeds(runs: Sequence[Row], metric: str) -> Interval:
     """Over the seeds where they differ, else over the images: equal seeds would give an interval of no width.
 
-    None in a row (undefined) is NaN here.
+    Cut to the range of the metric: shares lie in 0..1, changes in -1..1. None in a row (undefined) is NaN here.
     """
     values = [float("nan") if row["metrics"][metric] is None else row["metrics"][metric] for row in runs]
     if len(set(values)) > 1:
-        return seed_interval(values)
+        return seed_interval(values, bounds=(-1, 1) if metric in CHANGES else (0, 1))
     return Interval(values[0], *runs[0]["intervals"].get(metric, (float("nan"), float("nan"))))
 
 

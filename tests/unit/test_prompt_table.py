@@ -33,7 +33,9 @@ def store(tmp_path_factory):
 def test_every_method_on_source_and_target(store):
     rows = store.rows(experiment=recipe.EXPERIMENT)
     methods = {row["params"]["method"]: row["params"]["setting"] for row in rows}
-    offline = {"CoOp", "CoCoOp", "DAPL", "DAPL, 2K-way", "linear probe", "Tip-Adapter", "Tip-Adapter-F"}
+    dapl = {"DAPL", "DAPL, 2K-way"}
+    offline = {"CoOp", "CoCoOp", "linear probe", "Tip-Adapter", "Tip-Adapter-F"}
+    offline |= dapl | {f"{method}, prompts swapped" for method in dapl}
     assert {m for m, setting in methods.items() if setting == "offline"} == offline
     assert {m for m, setting in methods.items() if setting == "test-time"} == {"TPT", "C-TPT"}
     for method in methods:
@@ -45,6 +47,17 @@ def test_every_method_on_source_and_target(store):
     assert {row["metrics"]["ahead"] for row in plain} == {0.0}
     dapl = [row["metrics"] for row in rows if row["params"]["method"] == "DAPL"]
     assert all(0 <= m["kept"] <= 1 and 0 <= m["pseudo_right"] <= 1 for m in dapl)
+
+
+def test_dapl_asks_each_scanner_with_its_own_prompt():
+    bench = parts.Workbench(SMALL)
+    rows = [one for one in parts.offline_domains(bench, "tone", 0) if one.about["softmax"] == "code"]
+    asked = {(one.about["method"], one.tried_on == parts.SOURCE): one.about["prompt"] for one in rows}
+    own = {("DAPL", True): "source", ("DAPL", False): "target"}
+    swapped = {("DAPL, prompts swapped", True): "target", ("DAPL, prompts swapped", False): "source"}
+    assert asked == own | swapped
+    here = [one.probs for one in rows if one.tried_on == parts.SOURCE][:2]
+    assert not np.allclose(*here)
 
 
 def test_what_is_there_is_not_measured_again(store):
@@ -78,6 +91,16 @@ def test_seeds_that_agree_have_the_interval_over_the_images():
     row = {"params": {"method": "TPT"}, "metrics": {"ahead": 0.05}, "intervals": {"ahead": [0.0, 0.1]}}
     (found,) = recipe.prompt_table([{**row, "seed": seed} for seed in (0, 1, 2)], "ahead").values()
     assert (found.mean, found.low, found.high) == (0.05, 0.0, 0.1)
+
+
+def test_an_interval_over_seeds_stays_in_the_range_of_its_metric():
+    rows = [
+        {"params": {}, "seed": seed, "metrics": {"accuracy": a, "ahead": a - 1}}
+        for seed, a in enumerate((0.1, 0.9))
+    ]
+    accuracy, ahead = recipe.over_seeds(rows, "accuracy"), recipe.over_seeds(rows, "ahead")
+    assert (accuracy.low, accuracy.high) == (0, 1)
+    assert ahead.low == -1 and ahead.high == 1
 
 
 def test_no_phantom_is_in_two_sets():

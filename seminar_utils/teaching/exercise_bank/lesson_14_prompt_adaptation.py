@@ -42,7 +42,10 @@ def target_loss(target: Tensor, naive: Tensor, threshold: float) -> Tensor:
 
 
 def view_loss(logits: Tensor, share: float) -> Tensor:
-    """TPT: the entropy of the mean answer of the int(V * share) surest views: logits (V, K) -> ()."""
+    """TPT: the entropy of the mean answer of the int(V * share) surest views: logits (V, K) -> ().
+
+    Finite for logits of 200, too: log_softmax and logsumexp, not the log of a softmax.
+    """
     return marginal_entropy(logits[confident_views(logits, share)])
 
 

@@ -32,10 +32,13 @@ QUESTIONS = (
         ),
     ),
     Question(
-        "Which of these can be used when the first patient of a new hospital arrives, and nothing else is there?",
+        "Nothing is there but the first patient of a new hospital. Which of these can learn from that image?",
         (
             Option("DAPL", "It needs many unlabelled images of the new hospital, and labelled ones of the old."),
-            Option("CoOp", "It needs labelled images."),
+            Option(
+                "CoOp",
+                "It needs labels. Those of the old hospital would do, but they teach nothing of the new one.",
+            ),
             Option(
                 "TPT",
                 "One image is enough: its own views teach it. Whether it helps is another question.",
@@ -77,7 +80,7 @@ QUESTIONS = (
             Option("Nothing: the encoders are frozen", "The prompt is not, and it serves all scanners now."),
             Option(
                 "What it answers on the old scanners, and what a linear probe makes of the same labels",
-                "A prompt fitted to C may forget A and B; and the gain may be the labels', not the prompt's.",
+                "A prompt fitted to C may be worse on A and B; and the gain may be the labels', not the prompt's.",
                 right=True,
             ),
             Option("Whether the context has a meaning in words", "It may have none and work."),
