@@ -110,7 +110,7 @@ with torch.no_grad():
     position = net(turned, auxiliary=True)[0].argmax(1)
 said = [class_names[k] for k in lesion.tolist()] + [f"{90 * p} deg" for p in position.tolist()[6:]]
 true = [class_names[k] for k in y[:6].tolist()] + [f"{90 * p} deg" for p in turns.tolist()[6:]]
-words = [f"says {a}" + ("" if a == b else f"\nWRONG: {b}") for a, b in zip(said, true)]
+words = [f"says {a}" + ("" if a == b else f"\nWRONG: is {b}") for a, b in zip(said, true)]
 figure = figures.image_grid(turned, titles=words, columns=6, heading="scanner C: the lesion (first row), and the position of turned images")
 for ax, word in zip(figure.axes, words):
     ax.title.set(fontsize=9, color="#b2182b" if "WRONG" in word else "#222222")
@@ -329,7 +329,7 @@ plt.show()
 #
 # Two cautions. The two tasks live in different networks, which share different stages and numbers of parameters (part 2 printed
 # them): the rows compare network and task together. And agreement is not yet a gain: a loss may fall without one answer
-# changing, and the steps of the methods as published may be shorter than any of these (part 9 prints them).
+# changing, and the steps that the methods take by default are near the shortest of these, or shorter (part 9 prints them).
 #
 # And when one goes on? TTT on one batch, again and again, with a hundred times its rate: the loss that it sees, and the one
 # that it does not. Three networks and 64 patients: an illustration, not an estimate.
