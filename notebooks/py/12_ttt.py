@@ -305,8 +305,10 @@ for task, values in found.items():
           f"from {cosine.min():+.2f} to {cosine.max():+.2f}, negative in {(cosine < 0).mean():.0%} of {len(cosine)} batches")
     for length, second, main in zip(LENGTHS, values[:, 1::2].T, values[:, 2::2].T):
         foretold[task, length] = (np.sign(cosine) == -np.sign(main)).mean()
-        print(f"   step of {length:5.2%}: the second loss (seen) rose in {(second > 0).mean():4.0%} of the batches, the main loss "
-              f"(not seen) in {(main > 0).mean():4.0%}; as the sign of the cosine foretold in {foretold[task, length]:4.0%}")
+        trapped = ((second < 0) & (main > 0)).mean()
+        print(f"   step of {length:5.2%}: the second loss (seen) rose in {(second > 0).mean():4.0%} of the batches, the main loss (not "
+              f"seen) in {(main > 0).mean():4.0%}; it rose WHILE the seen one fell in {trapped:4.0%}; as the sign of the cosine foretold "
+              f"in {foretold[task, length]:4.0%}")
 
 # %% tags=["readme-figure:ttt-cosine"]
 figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True)
@@ -323,9 +325,10 @@ plt.show()
 # foretells what the shortest step does; that is what a derivative means.
 #
 # Then go down the printed rows. Where the *second* loss rises, too, the step was simply too long, and that can be seen without
-# a label: lower the rate. The trap is a row in which the second loss falls in most batches while the main loss rises in most:
-# look for it among the rotation's. There nothing that the method sees warns it. So a step must not overshoot, **which its own
-# loss can tell**, and the tasks must agree, **which no unlabelled number tells**.
+# a label: lower the rate. The trap is the third number of a row, the batches in which the seen loss fell *while* the main loss
+# rose: there nothing that the method sees warns it. Compare it between the tasks at the shortest step, where it is a matter of
+# agreement alone, and follow it to the longer ones, where either task can be caught before its own loss tells. So a step must not
+# overshoot, **of which its own loss tells only a part**, and the tasks must agree, **which no unlabelled number here tells**.
 #
 # Two cautions. The two tasks live in different networks, which share different stages and numbers of parameters (part 2 printed
 # them): the rows compare network and task together. And agreement is not yet a gain: a loss may fall without one answer
