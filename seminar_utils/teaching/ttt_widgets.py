@@ -40,7 +40,13 @@ def _named(queue: int) -> str:
     return f"queue of {queue}" if queue else "no queue"
 
 
-def _draw(ax: Any, table: AlignmentTable, factor: float | None = None) -> None:
+def _draw(
+    ax: Any,
+    table: AlignmentTable,
+    factor: float | None = None,
+    control: Interval | None = None,
+    condition: str = "",
+) -> None:
     """One line for each queue, the weights at equal distances (0 has no place on a logarithmic axis)."""
     factors, queues = _axis(table, 0), _axis(table, 1)
     series = {}
@@ -48,16 +54,22 @@ def _draw(ax: Any, table: AlignmentTable, factor: float | None = None) -> None:
         cells = [table[f, queue] for f in factors]
         series[_named(queue)] = [c.mean for c in cells], [(c.low, c.high) for c in cells]
     draw_lines(ax, range(len(factors)), series, marker_x=None if factor is None else factors.index(factor))
+    if control is not None:  # after the lines: the same network without any step
+        ax.axhline(control.mean, color="#444444", linestyle=":", label="BN of the same network")
     ax.set_xticks(range(len(factors)), [f"{f:g}" for f in factors])
-    ax.set(
-        xlabel="weight of the alignment, in units of the published one", ylabel="balanced accuracy", ylim=(0, 1.02)
-    )
+    xlabel = "weight of the alignment, in units of the published one"
+    ax.set(xlabel=f"{xlabel}\n{condition}" if condition else xlabel, ylabel="balanced accuracy", ylim=(0, 1.02))
     ax.legend(loc="lower left")
 
 
 @styled
-def alignment_figure(weight: float, queue: int, table: AlignmentTable) -> CourseFigure:
+def alignment_figure(
+    weight: float, queue: int, table: AlignmentTable, control: Interval | None = None, condition: str = ""
+) -> CourseFigure:
     """The curves with a mark at `weight`, and what stands there for this queue.
+
+    control: the score of the same networks without alignment or contrast, a dotted line; condition: what was
+    measured, in words, under the axis.
 
     Raises SeminarError for a place that the table does not hold.
     """
@@ -68,27 +80,30 @@ def alignment_figure(weight: float, queue: int, table: AlignmentTable) -> Course
         )
     cell = table[weight, queue]
     figure, axes = new_figure()
-    _draw(axes[0, 0], table, weight)
+    _draw(axes[0, 0], table, weight, control, condition)
     axes[0, 0].set_title(f"weight {weight:g}, {_named(queue)}: {cell.mean:.2f} [{cell.low:.2f}, {cell.high:.2f}]")
     return figure
 
 
 @styled
-def alignment_static(table: AlignmentTable) -> CourseFigure:
-    """The static twin: all weights and queues, with intervals."""
+def alignment_static(table: AlignmentTable, control: Interval | None = None, condition: str = "") -> CourseFigure:
+    """The static twin: all weights and queues, with intervals; `control`, `condition` as in `alignment_figure`."""
     figure, axes = new_figure()
-    _draw(axes[0, 0], table)
+    _draw(axes[0, 0], table, control=control, condition=condition)
     axes[0, 0].set_title("TTT++ by weight of its alignment")
     return figure
 
 
-def alignment_dial(table: AlignmentTable) -> Any:
-    """How hard should the moments pull, with how much memory? Two sliders, or the static twin."""
+def alignment_dial(table: AlignmentTable, control: Interval | None = None, condition: str = "") -> Any:
+    """How hard should the moments pull, with how much memory? Two sliders, or the static twin.
+
+    `control`, `condition` as in `alignment_figure`. Raises SeminarError for an empty table.
+    """
     if not table:
         raise SeminarError("the table of the alignment dial is empty")
     return explore(
-        lambda weight, queue: alignment_figure(weight, queue, table),
-        lambda: alignment_static(table),
+        lambda weight, queue: alignment_figure(weight, queue, table, control, condition),
+        lambda: alignment_static(table, control, condition),
         weight=_axis(table, 0),
         queue=_axis(table, 1),
     )

@@ -54,6 +54,17 @@ def test_the_twin_shows_all_places(table):
     assert figure.description().startswith("Figure: TTT++ by weight")
 
 
+def test_control_and_condition_are_said_in_both(table):
+    control = seed_interval([0.5, 0.6, 0.7], bounds=(0, 1))
+    told = {"control": control, "condition": "eight patients"}
+    for figure in (widgets.alignment_figure(1.0, 0, table, **told), widgets.alignment_static(table, **told)):
+        (ax,) = figure.axes
+        (line,) = (line for line in ax.lines if line.get_label() == "BN of the same network")
+        assert set(line.get_ydata()) == {control.mean}
+        assert ax.get_xlabel().endswith("\neight patients")
+        assert "BN of the same network" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 def test_live_it_is_two_sliders(table, monkeypatch):
     monkeypatch.setattr(explore_module, "is_static", lambda: False)
     weight, queue = widgets.alignment_dial(table).children[:2]

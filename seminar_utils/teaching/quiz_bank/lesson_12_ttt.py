@@ -7,12 +7,12 @@ QUESTIONS = (
         "A hospital has a network that was trained with labels alone. Can it use TTT with rotations?",
         (
             Option("Yes, at test time only images are needed", "Images are enough to adapt, not to prepare."),
+            Option("Yes, a random rotation head will do", "Its gradient would know nothing about the images."),
             Option(
                 "No: the rotation head has to be trained together with the classifier, before",
                 "Test-time training starts at training time. That is its price.",
                 right=True,
             ),
-            Option("Yes, a random rotation head will do", "Its gradient would know nothing about the images."),
             Option("Only with labels of the new scanner", "Neither of the two tasks needs those at test time."),
         ),
     ),
@@ -33,15 +33,15 @@ QUESTIONS = (
     Question(
         "TTT++ keeps mean and covariance of the source features because",
         (
-            Option(
-                "a clinic may hand over numbers where it may not hand over images",
-                "And the moments hold the features where the frozen classifier expects them.",
-                right=True,
-            ),
             Option("they replace the labels of the new scanner", "They know nothing about any single patient."),
             Option("BatchNorm needs them", "BatchNorm has moments of its own, per channel of each layer."),
             Option(
                 "the queue would be empty otherwise", "The queue holds features of the new scanner's patients."
+            ),
+            Option(
+                "a clinic may hand over numbers where it may not hand over images",
+                "And the moments hold the features where the frozen classifier expects them.",
+                right=True,
             ),
         ),
     ),
@@ -63,14 +63,14 @@ QUESTIONS = (
     Question(
         "The patients of one day all have the same disease. The alignment with the source moments then",
         (
+            Option("is as good as on any other day", "The source moments are those of all classes together."),
+            Option(
+                "becomes exact, as the covariance is smaller", "A smaller covariance is a distance to be removed."
+            ),
             Option(
                 "pulls that day's features towards a mixture of classes that did not come",
                 "It assumes classes come as in training: a shift of labels is not told from a scanner.",
                 right=True,
-            ),
-            Option("is as good as on any other day", "The source moments are those of all classes together."),
-            Option(
-                "becomes exact, as the covariance is smaller", "A smaller covariance is a distance to be removed."
             ),
             Option("is protected by the queue", "Only if the queue remembers days with other diseases."),
         ),
@@ -81,13 +81,13 @@ QUESTIONS = (
             Option(
                 "is the same number with an interval", "An interval does not undo a choice made by test labels."
             ),
+            Option("averages over all epochs", "That is another method, and nobody would deploy it."),
+            Option("uses more epochs", "More candidates make the best of them look better still."),
             Option(
                 "fixes the number of epochs before, or calls the number an oracle",
                 "No clinic has the labels. The distance between the two is what the labels gave.",
                 right=True,
             ),
-            Option("averages over all epochs", "That is another method, and nobody would deploy it."),
-            Option("uses more epochs", "More candidates make the best of them look better still."),
         ),
     ),
 )
