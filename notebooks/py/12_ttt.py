@@ -733,6 +733,7 @@ for network, methods in KEPT.items():
                {m: lambda where, m=m, n=network: "{0.mean:.2f} [{0.low:.2f}, {0.high:.2f}]".format(summaries[where, n][m])
                 for m in methods})
 
+
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # First the controls: do the three kinds of networks start from the same place? (Paired by seed, the same patients.)
 
@@ -806,7 +807,6 @@ for ax, where in zip(axes.flat, CONDITIONS):
 axes[0, 0].set_yticks(range(len(OVER_BN)), [f"{after} ({network})" for after, network in OVER_BN])
 figure.suptitle("over BN of the same network; grey: p of 0.05 or more after Holm's correction; green: better, orange: worse", fontsize=11)
 plt.show()
-
 
 # %% [markdown]
 # The colour is by the *corrected* p; grey is not shown, **and that is not the same as equal**. Three seeds can show only a very
@@ -1093,6 +1093,7 @@ for name, method in {"BN": BatchNormAdapt(simclr_nets[0]), "Tent": Tent(simclr_n
 
 # %%
 quiz("12_ttt")
+
 
 # %% [markdown]
 # **So when does self-supervision help?** The verdicts, from the rows of this lesson ("shown": the corrected p is below 0.05):

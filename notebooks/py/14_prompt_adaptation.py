@@ -624,6 +624,7 @@ for target in (rehearsed[0], NEW):
             scored("prompts.start", what, factor, target, bench.probs(model, bench.features["test", target]), before, setting="offline", labelled=HOME, unlabelled=target)
             print(f"{target:25s}{factor:6s}{what:18s}gives {reached:4.0%} of its training images their pseudo-label; against zero-shot {in_words(interval(what, factor, target, 'ahead'))}")
 
+
 # %%
 def self_train(prompted, factor, target):
     """One context for both: labels of A and B, pseudo-labels of the target."""
@@ -1170,6 +1171,7 @@ for name in ("clip_vit_b_16", "biomedclip"):
 
 # %%
 quiz("14_prompt_adaptation")
+
 
 # %% [markdown]
 # **The answer, from the long table.** Is a learnt prompt enough? Each line counts questions (of four) by their intervals over seeds.
