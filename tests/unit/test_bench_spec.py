@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seminar_utils.adaptation.registry import METHODS, preparation, preparation
+from seminar_utils.adaptation.registry import METHODS, preparation
 from seminar_utils.checkpoints.course import UNSHIPPED, checkpoint_card
 from seminar_utils.data.real_sets import CELLS
 from seminar_utils.evaluation.bench_cells import Cell, data_name, stream_name, words
