@@ -77,6 +77,8 @@ def main() -> None:
     for name, build in METHODS.items():
         prepared = preparation(name)
         settings = {"views": TwoViews()} if prepared == "simclr" else {}
+        if prepared == "prompts":
+            continue  # TPT and C-TPT tune a CLIP's prompt: another network, another price
         method = build(create_model(f"resnet_small_{prepared}") if prepared else model, **settings)
         method = method.fit_source([x, x**2]) if method.needs_source else method
         method(x)
