@@ -76,9 +76,9 @@ def main() -> None:
     print(f"\nPrice of a batch of {BATCH}:      forward backward (images)    kept beside the model")
     for name, build in METHODS.items():
         prepared = preparation(name)
-        settings = {"views": TwoViews()} if prepared == "simclr" else {}
         if prepared == "prompts":
             continue  # TPT and C-TPT tune a CLIP's prompt: another network, another price
+        settings = {"views": TwoViews()} if prepared == "simclr" else {}
         method = build(create_model(f"resnet_small_{prepared}") if prepared else model, **settings)
         method = method.fit_source([x, x**2]) if method.needs_source else method
         method(x)

@@ -99,11 +99,6 @@ def source_batches(count: int = 128) -> list[Tensor]:
     return list(load("phantoms", "train", n=count, scanner="AB").torch(size=32)[0].split(64))
 
 
-def fitted(method: EATA, batches: list[Tensor]) -> EATA:
-    """EATA, having seen the source images."""
-    return method.fit_source(batches)
-
-
 def methods(batches: list[Tensor], rate: float = 1.0) -> dict[str, Build]:
     """Name -> builder, for networks with BatchNorm: the source, the control, Tent, and what was proposed against
     its failures. `rate` multiplies every learning rate.
@@ -115,7 +110,7 @@ def methods(batches: list[Tensor], rate: float = 1.0) -> dict[str, Build]:
         "Tent": lambda m: Tent(m, lr=1e-3 * rate),
         "Tent, SGD": lambda m: Tent(m, lr=SGD * rate, optimizer="sgd"),
         "with reset": lambda m: TentReset(m, EVERY, lr=SGD * rate, optimizer="sgd"),
-        "EATA": lambda m: fitted(EATA(m, lr=SGD * rate), batches),
+        "EATA": lambda m: EATA(m, lr=SGD * rate).fit_source(batches),
         "SAR": lambda m: SAR(m, lr=SGD * rate),
         "LAME": LAME,
     }
@@ -128,7 +123,7 @@ def methods_without_bn(batches: list[Tensor]) -> dict[str, Build]:
         "source": Source,
         "Tent": lambda m: Tent(m, norms=norms),
         "Tent, SGD": lambda m: Tent(m, lr=1e-3, norms=norms, optimizer="sgd"),
-        "EATA": lambda m: fitted(EATA(m, lr=1e-3), batches),
+        "EATA": lambda m: EATA(m, lr=1e-3).fit_source(batches),
         "SAR": lambda m: SAR(m, lr=1e-3),
         "LAME": LAME,
     }
