@@ -12,6 +12,7 @@ from torch import nn
 from ..runtime import SeminarError, unknown_name
 from .biomedclip import biomedclip
 from .clip import clip_tiny, clip_vit_b_16, clip_vit_b_32
+from .fcn import fcn_small
 from .mae import mae_tiny, mae_vit_b
 from .neighbor_labels import resnet_small_neighbors
 from .resnet import resnet18, resnet34, resnet50, resnet_small
@@ -25,6 +26,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet_small_rotation": resnet_small_rotation,
     "resnet_small_simclr": resnet_small_simclr,
     "resnet_small_neighbors": resnet_small_neighbors,
+    "fcn_small": fcn_small,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,

@@ -122,15 +122,22 @@ def train_epoch(
         scaler.step(optimizer)
         scaler.update()
         total_loss, seen = total_loss + loss.item() * len(y), seen + len(y)
-        correct += (logits.argmax(dim=1) == y).sum().item()
+        correct += count_right(logits, y)
         bar.set_postfix(loss=f"{total_loss / seen:.3f}", accuracy=f"{correct / seen:.3f}", refresh=False)
         bar.update()
     return {"loss": total_loss / seen, "accuracy": correct / seen}
 
 
+def count_right(logits: Tensor, y: Tensor) -> float:
+    """How many labels y (B,) are met; of masks (B, 1, H, W) the sum of each image's share of right pixels."""
+    if y.ndim == 1:
+        return (logits.argmax(dim=1) == y).sum().item()
+    return ((logits > 0) == (y > 0.5)).float().mean(dim=(1, 2, 3)).sum().item()
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, loader) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and labels (N,) of everything in `loader`, on the CPU, in eval mode."""
+    """Logits (N, K) and labels (N,), or those of every pixel, of all in `loader`, on the CPU, in eval mode."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -156,6 +163,7 @@ def fit(
     channels: int | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
     objective: Callable[..., tuple[Tensor, Tensor]] = cross_entropy,
+    judge: Callable[[nn.Module, Any], dict[str, float]] = validate,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
@@ -163,8 +171,8 @@ def fit(
 
     Args: train, val: image sets (anything with `.loader(batch_size, ...)`); size, channels: passed on to
     their loaders; augment: a function of the batch; objective: what is minimised, a function as
-    `cross_entropy`; checkpoint: a file written after each epoch, from
-    which a killed run goes on exactly. The history has one dict per epoch.
+    `cross_entropy`; judge: what validation says, the last of its numbers decides which epoch was best; checkpoint:
+    a file written after each epoch, from which a killed run goes on exactly. The history has one dict per epoch.
     Raises SeminarError when the loss is no longer finite or the checkpoint belongs to other settings.
     """
     optimizer = build_optimizer(model, config)
@@ -187,7 +195,7 @@ def fit(
         with epoch_bar(state.epoch, config.epochs, len(loader), progress) as bar:
             row = train_epoch(model, loader, optimizer, scaler, config, state.epoch, augment, bar, objective)
         check_loss(row["loss"], state.epoch, config.lr)
-        record(state, model, {"epoch": state.epoch + 1, **row, **validate(model, val_loader)})
+        record(state, model, {"epoch": state.epoch + 1, **row, **judge(model, val_loader)})
         if checkpoint:
             save_state(checkpoint, state, model, optimizer, scaler, config)
     model.load_state_dict(state.best_weights)
@@ -195,11 +203,12 @@ def fit(
 
 
 def record(state: TrainState, model: nn.Module, row: dict[str, float]) -> None:
-    """Add an epoch to the history and keep its weights if validation never was better."""
+    """Add an epoch to the history and keep its weights if validation, its last number, never was better."""
     state.epoch += 1
     state.history.append(row)
-    if row["val_balanced_accuracy"] > state.best_score:
-        state.best_score, state.best_epoch = row["val_balanced_accuracy"], state.epoch
+    score = list(row.values())[-1]
+    if score > state.best_score:
+        state.best_score, state.best_epoch = score, state.epoch
         state.best_weights = copy.deepcopy(model.state_dict())
 
 

@@ -17,6 +17,7 @@ from .base import SEEDS, Recipe, run_recipe
 from .clip import CLIP_RECIPES
 from .dino import DINO_RECIPES
 from .mae import MAE_RECIPES
+from .masks import MASK_RECIPES
 from .sam import SAM_RECIPES
 from .supervised import SUPERVISED
 from .test_time import TEST_TIME
@@ -29,6 +30,7 @@ RECIPES: dict[str, Recipe] = {
     **DINO_RECIPES,
     **MAE_RECIPES,
     **SAM_RECIPES,
+    **MASK_RECIPES,
     **TEST_TIME,
 }
 

@@ -23,6 +23,11 @@ Sets = dict[str, ImageSet]
 Measured = tuple[dict[str, float], dict[str, list[float]]]  # metrics, and their 95% intervals
 
 
+def first(images: ImageSet, count: int) -> ImageSet:
+    """The first `count` images, or all."""
+    return images.subset(range(min(count, len(images))))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Model, data and settings of one family of checkpoints; `size` is the side of the input in pixels.

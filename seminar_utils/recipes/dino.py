@@ -7,17 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from ..data.dataset import ImageSet
 from ..evaluation.intervals import bootstrap_interval
 from ..evaluation.metrics import balanced_accuracy
 from ..evaluation.probes import features, fit_linear, knn_probabilities
 from ..pretraining.crops import MultiCrop
 from ..pretraining.dino import DINO
 from ..pretraining.dino_training import DINOConfig, fit_dino
-from .base import Measured, Recipe, Sets
+from .base import Measured, Recipe, Sets, first
 
 BANK, WATCHED = 2000, 500  # labelled images that vote at the end; validation images watched after each epoch
 
@@ -77,11 +75,6 @@ class SelfDistilled(Recipe):
     def outputs(self, arguments: dict[str, Any], sets: Sets) -> list[list[int]]:
         """One feature vector: there is no classifier."""
         return [[arguments["dim"]]]
-
-
-def first(images: ImageSet, count: int) -> ImageSet:
-    """The first `count` images, or all."""
-    return images.subset(np.arange(min(count, len(images))))
 
 
 # Easy views (no mirror, little jitter), a small rate: with harder ones so short a run drifts to uniform collapse.

@@ -32,7 +32,7 @@ def test_registry_builds_the_models_of_the_papers():
         assert {name: count(create_model(name)) for name in sizes} == sizes
     sam = {"sam_tiny", "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam_vit_b", "lite_medsam"}  # test_sam_parts.py
     prepared = {f"resnet_small_{task}" for task in ("rotation", "simclr", "neighbors")}  # test_two_heads.py
-    tiny = {"resnet_small", "vit_tiny", "mae_tiny", "swin_tiny", "clip_tiny"}
+    tiny = {"resnet_small", "fcn_small", "vit_tiny", "mae_tiny", "swin_tiny", "clip_tiny"}
     assert set(list_models()) == {*sizes, *sam, *prepared, *tiny}
     assert 165_000 < count(create_model("resnet_small")) < 185_000
     assert 400_000 < count(create_model("vit_tiny")) < 500_000
