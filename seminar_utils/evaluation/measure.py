@@ -123,6 +123,20 @@ def gain(rows: Sequence[Row], over: str, of: str, metric: str = "balanced_accura
     return paired_difference([table[over][s] for s in seeds], [table[of][s] for s in seeds])
 
 
+def stored(experiment: str, store: ResultsStore | None = None) -> list[Row]:
+    """All rows of an experiment, whoever measured them, but those of smoke runs; prints what they are.
+
+    Raises SeminarError when there is none.
+    """
+    rows = [row for row in (store or ResultsStore()).rows(experiment=experiment) if row["profile"] != "smoke"]
+    if not rows:
+        raise SeminarError(f"the results store has no run of {experiment!r}")
+    days = sorted({row["time"][:10] for row in rows})
+    commits = ", ".join(sorted({row["commit"] for row in rows}))
+    print(f"{len(rows)} rows of {experiment}, {' to '.join(days[:1] + days[1:][-1:])}, commits {commits}")
+    return rows
+
+
 def live_or_stored(
     experiment: str, available: bool, run: Callable[[], list[Row]], store: ResultsStore | None = None
 ) -> list[Row]:

@@ -19,7 +19,7 @@ def add_bench(sub: argparse.ArgumentParser) -> None:
         "run": (run, "run the cells that have no row yet; killed and started again, it goes on"),
         "status": (status, "how many cells are done, failed and to do"),
         "table": (table, "a table, mean and interval over seeds"),
-        "plot": (plot, "ranking, severity curves, harm against gain, as pictures"),
+        "plot": (plot, "ranking, severity curves, harm against gain, differences, as pictures"),
     }
     made = {}
     for name, (act, text) in about.items():
@@ -39,12 +39,12 @@ def add_bench(sub: argparse.ArgumentParser) -> None:
         made[name].add_argument("--metric", default=METRIC, help=f"a number of the rows (default {METRIC})")
         made[name].add_argument("--where", nargs="+", action="extend", default=[], metavar="AXIS=VALUE",
                                 help="only these, such as batch_size=64")  # fmt: skip
+        made[name].add_argument(
+            "--over", metavar="METHOD", help="show paired differences to this method, with Holm's correction"
+        )
     one = made["table"]
     one.add_argument("--rows", default="method", help="axes in the rows, commas between (default method)")
     one.add_argument("--columns", help="axes in the columns, such as shift,severity (default: all that vary)")
-    one.add_argument(
-        "--over", metavar="METHOD", help="show paired differences to this method, with Holm's correction"
-    )
     one.add_argument("--format", default="terminal", help="terminal, markdown or csv")
     made["plot"].add_argument("--folder", type=Path, help="where the pictures go (default beside the rows)")
 
@@ -129,7 +129,7 @@ def table(args: argparse.Namespace, spec) -> int:
 def plot(args: argparse.Namespace, spec) -> int:
     """Write the pictures that the rows allow, and print where they are and what they show."""
     from ..evaluation.bench_store import default_store
-    from ..evaluation.bench_table import only
+    from ..evaluation.bench_table import bench_table, only
     from . import bench_figures
 
     rows = only(_rows(args, spec), spec.cells, _where(args.where))
@@ -138,6 +138,8 @@ def plot(args: argparse.Namespace, spec) -> int:
     if any(row["params"]["shift"] != "none" for row in rows):
         drawn["severity"] = bench_figures.severity_curves(rows, args.metric)
     drawn["harm_against_gain"] = bench_figures.harm_against_gain(rows)
+    if args.over:
+        drawn["differences"] = bench_figures.difference_map(bench_table(rows, metric=args.metric, over=args.over))
     folder.mkdir(parents=True, exist_ok=True)
     for name, (figure, text) in drawn.items():
         (folder / f"{name}.png").write_bytes(figure.encoded()[1])

@@ -1,4 +1,4 @@
-"""The figures of a benchmark: who ranks where, how far a shift carries, and what a gain costs in harm.
+"""The figures of a benchmark: who ranks where, how far a shift carries, what a gain costs, who beats a control.
 
 Each function returns a figure and a sentence for those who do not see it.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 from ..evaluation.bench_cells import AXES
 from ..evaluation.bench_store import Row, newest
-from ..evaluation.bench_table import LOWER_IS_BETTER, UNBOUNDED, aggregate
+from ..evaluation.bench_table import LOWER_IS_BETTER, UNBOUNDED, Table, aggregate
+from ..evaluation.bench_text import spoken
 from ..evaluation.intervals import Interval, seed_interval
 from ..runtime import SeminarError
 from .figures import draw_lines, method_colour
@@ -137,3 +138,41 @@ def harm_against_gain(rows: Sequence[Row]) -> Drawn:
     figure.legend(loc="outside lower center", ncols=2)
     said = ", ".join(f"{m} helps {gain[m].mean:.3f} and harms {harm[m].mean:.3f}" for m in methods)
     return figure, f"Share of images helped against share harmed, compared with the source model: {said}."
+
+
+@styled
+def difference_map(table: Table, title: str = "") -> Drawn:
+    """A table of differences to a control (`bench_table(..., over=...)`) in colours, in hundredths.
+
+    Blue is better, red is worse. Bold, with a star: real after Holm's correction for the whole table; the smaller
+    line is the 95% interval. Raises SeminarError when the table holds no difference.
+    """
+    found = {key: value.difference for key, value in table.values.items() if value.difference is not None}
+    if not found:
+        raise SeminarError("a map of differences needs a table made with over=..., and two seeds of both")
+    better = -1 if table.metric in LOWER_IS_BETTER else 1
+    shown = [row for row in table.rows if any(key[0] == row for key in found)]
+    columns = [column for column in table.columns if any(key[1] == column for key in found)]
+    figure, axes = new_figure(1, 1, 2.6 + 1.45 * len(columns), 1.3 + 0.46 * len(shown))
+    ax = axes[0, 0]
+    colours = np.full((len(shown), len(columns)), np.nan)
+    for (row, column), difference in found.items():
+        i, j, one = shown.index(row), columns.index(column), difference.interval
+        colours[i, j] = 100 * better * one.mean
+        words = (
+            f"{100 * one.mean:+.1f}{'*' if difference.real else ''}\n[{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+        )
+        dark = {
+            "color": "white" if abs(one.mean) > 0.3 else "black",
+            "weight": "bold" if difference.real else None,
+        }
+        ax.text(j, i, words, ha="center", va="center", fontsize=8, **dark)
+    ax.imshow(colours, cmap="RdBu", vmin=-50, vmax=50, aspect="auto")
+    ax.set_xticks(range(len(columns)), [spoken(column).replace(" / ", "\n") for column in columns], fontsize=9)
+    ax.set_yticks(range(len(shown)), [spoken(row) for row in shown], fontsize=9)
+    ax.xaxis.tick_top()
+    ax.grid(False)
+    ax.set_title(title or f"{table.metric.replace('_', ' ')}, {table.notes[0]}", loc="left", fontsize=10)
+    real = [f"{spoken(r)} at {spoken(c)} {100 * d.interval.mean:+.1f}" for (r, c), d in found.items() if d.real]
+    said = "; ".join(real) or "none"
+    return figure, f"{len(found)} differences, {table.notes[0]}. Real: {said}."

@@ -179,6 +179,23 @@ def test_figures_say_what_they_show(spec, rows):
     assert "tent helps 0.3" in text and "harms 0.050" in text
 
 
+def test_a_map_of_differences_shows_every_entry_and_names_the_real_ones(spec, rows):
+    table = bench_table(rows, spec.cells, over="source")
+    figure, text = bench_figures.difference_map(table)
+    written = [one.get_text() for one in figure.axes[0].texts]
+    assert len(written) == 6 and text.startswith("6 differences, difference to source")
+    tent = table.values[("tent",), ("none", 0)].difference
+    assert f"{100 * tent.interval.mean:+.1f}" in "".join(written)
+    real = sum(value.difference.real for value in table.values.values() if value.difference)
+    assert sum("*" in word for word in written) == real == text.count(" at ")
+    colours = figure.axes[0].images[0].get_array()
+    assert colours.shape == (2, 3) and np.sign(colours[1, 0]) == np.sign(tent.interval.mean)
+    worse = bench_figures.difference_map(bench_table(rows, spec.cells, "harm", over="source"))[0]
+    assert (worse.axes[0].images[0].get_array() <= 0).all()  # more harm is red
+    with pytest.raises(SeminarError, match="over="):
+        bench_figures.difference_map(bench_table(rows, spec.cells))
+
+
 def test_a_ranking_counts_only_conditions_that_all_methods_have(rows):
     kept = [row for row in rows if not (row["params"]["method"] == "tent" and row["params"]["severity"] == 5)]
     found, counted, total = bench_figures.overall(kept, "balanced_accuracy")

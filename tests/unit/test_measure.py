@@ -5,7 +5,7 @@ from torch import nn
 
 from seminar_utils.adaptation import BatchNormAdapt, Source
 from seminar_utils.evaluation.intervals import bootstrap_interval
-from seminar_utils.evaluation.measure import gain, image_intervals, live_or_stored, measure, summarise
+from seminar_utils.evaluation.measure import gain, image_intervals, live_or_stored, measure, stored, summarise
 from seminar_utils.evaluation.metrics import accuracy, balanced_accuracy
 from seminar_utils.evaluation.results import ResultsStore
 from seminar_utils.evaluation.streams import StreamResult
@@ -82,3 +82,15 @@ def test_intervals_are_those_of_the_metrics_one_by_one(classes):
     for metric in (accuracy, balanced_accuracy):
         one = bootstrap_interval(labels, result.predictions, statistic=metric, n_boot=40)
         assert found[metric.__name__] == [one.low, one.high]
+
+
+def test_stored_rows_are_told_and_leave_smoke_runs_out(runs, capsys, monkeypatch):
+    store, rows, _ = runs
+    found = stored("try", store)
+    said = capsys.readouterr().out
+    assert found[: len(rows)] == rows and f"{len(found)} rows of try" in said and rows[0]["commit"] in said
+    monkeypatch.setenv("SEMINAR_PROFILE", "smoke")
+    store.append("try", {"method": "x"}, {"accuracy": 0.0}, {}, seed=0)
+    assert stored("try", store) == found
+    with pytest.raises(SeminarError, match="no run of 'other'"):
+        stored("other", store)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 11: batch statistics, entropy, one step of Tent, an alarm for its collapse."""
+"""Exercises of lesson 11: batch statistics, entropy, also of pixels, a step of Tent, an alarm for its collapse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...adaptation.norm import use_batch_statistics
-from ...adaptation.tent import softmax_entropy
+from ...adaptation.tent import class_rows, softmax_entropy
 from ...evaluation.metrics import predicted_class_entropy
 from .base import Case, Exercise, WrongAnswer
 
@@ -25,6 +25,14 @@ def tent_step(model: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer) -> 
     loss.backward()
     optimizer.step()
     return logits.detach()
+
+
+def pixel_entropy(logits: Tensor) -> Tensor:
+    """Entropy of yes or no at each pixel: logits (B, 1, H, W) to (B, H, W), in nats, finite for any logit.
+
+    p = sigmoid(z) answers "inside", 1 - p "outside": H = -p log p - (1 - p) log(1 - p).
+    """
+    return softmax_entropy(class_rows(logits)).view(len(logits), *logits.shape[2:])  # (B, H, W)
 
 
 def collapse_alarm(predictions: np.ndarray, num_classes: int, window: int, threshold: float) -> list[bool]:
@@ -70,6 +78,15 @@ def entropy_cases() -> list[Case]:
     ]
     by_hand = [Case(lambda row=row: {"logits": torch.tensor(row, requires_grad=True)}) for row in rows]
     return [*by_hand, Case(lambda: {"logits": (3 * torch.randn(8, 6)).requires_grad_()})]
+
+
+def pixel_cases() -> list[Case]:
+    """A pixel that knows nothing, one on each side, very sure ones, a map."""
+    rows = [[0.0], [1.0, -1.0], [3.0, -0.5], [1000.0, -1000.0]]
+    by_hand = [
+        Case(lambda row=row: {"logits": torch.tensor(row).view(1, 1, 1, -1).requires_grad_()}) for row in rows
+    ]
+    return [*by_hand, Case(lambda: {"logits": (3 * torch.randn(2, 1, 3, 4)).requires_grad_()})]
 
 
 def _small_model(dropout: float) -> nn.Sequential:
@@ -170,6 +187,23 @@ EXERCISES = (
             "For sure predictions p underflows to 0, and log 0 is -inf: is there a function that gives "
             "log p straight from the logits?",
             "log_p = logits.log_softmax(dim=1); then -(log_p.exp() * log_p).sum(dim=1)",
+        ),
+    ),
+    Exercise(
+        id="tent.pixel_entropy",
+        lesson="11_tent",
+        title="the entropy of a pixel",
+        difficulty=2,
+        minutes=5,
+        implementation=f"{__name__}:pixel_entropy",
+        cases=pixel_cases,
+        observe=entropy_and_gradient,
+        hints=(
+            "Two answers, two terms: inside with p = sigmoid(z), outside with 1 - p. The softmax over a single "
+            "channel is always 1. A pixel at z = 0 has H = log 2 = 0.693.",
+            "For sure pixels p or 1 - p underflows to 0: which function gives log p straight from z? And what is "
+            "1 - sigmoid(z) in terms of -z?",
+            "z = logits[:, 0]; -(z.sigmoid() * F.logsigmoid(z) + (-z).sigmoid() * F.logsigmoid(-z))",
         ),
     ),
     Exercise(

@@ -32,6 +32,18 @@ def underflowing_entropy(logits):
     return -(p * p.log()).sum(1)
 
 
+def pixels(first=True, second=True, sign=-1, safe=True, reduce=lambda h: h):
+    """The entropy of yes or no, in parts."""
+
+    def pixel_entropy(logits):
+        z = logits[:, 0]
+        p, q = z.sigmoid(), (-z).sigmoid()
+        log_p, log_q = (F.logsigmoid(z), F.logsigmoid(-z)) if safe else (p.log(), q.log())
+        return reduce(sign * (first * p * log_p + second * q * log_q))
+
+    return pixel_entropy
+
+
 def step(**habits):
     """A Tent step with one bad habit."""
 
@@ -155,6 +167,24 @@ WRONG = {
         "detached": lambda z: entropy()(z.detach()),
         "float": lambda z: 0.5,
     },
+    "tent.pixel_entropy": {
+        "softmax of one channel": lambda z: -(z.softmax(1) * z.log_softmax(1)).sum(1),
+        "inside only": pixels(second=False),
+        "outside only": pixels(first=False),
+        "log of an underflowing sigmoid": pixels(safe=False),
+        "sign": pixels(sign=1),
+        "mean over the image": pixels(reduce=lambda h: h.mean(dim=(1, 2))),
+        "mean over everything": pixels(reduce=lambda h: h.mean()),
+        "a channel too many": pixels(reduce=lambda h: h[:, None]),
+        "bits": pixels(reduce=lambda h: h / math.log(2)),
+        "clamped, so that sure pixels have no gradient and some entropy": lambda z: F.binary_cross_entropy(
+            z[:, 0].sigmoid().clamp(1e-3, 1 - 1e-3), z[:, 0].sigmoid().clamp(1e-3, 1 - 1e-3), reduction="none"
+        ),
+        "cross-entropy with the rounded answer": lambda z: F.binary_cross_entropy_with_logits(
+            z[:, 0], (z[:, 0] > 0).float(), reduction="none"
+        ),
+        "detached": lambda z: pixels()(z.detach()),
+    },
     "tent.step": {
         "answer after the update": step(late=True),
         "every parameter moves": step(all_move=True),
@@ -208,6 +238,7 @@ WRONG = {
 
 RIGHT = {
     "tent.entropy": lambda z: torch.distributions.Categorical(logits=z).entropy(),
+    "tent.pixel_entropy": pixels(),
     "tent.step": step(),
     "tent.alarm": alarm(),
     "eata.weights": weights(),
