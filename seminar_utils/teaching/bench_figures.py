@@ -168,7 +168,11 @@ def difference_map(table: Table, title: str = "") -> Drawn:
         }
         ax.text(j, i, words, ha="center", va="center", fontsize=8, **dark)
     ax.imshow(colours, cmap="RdBu", vmin=-50, vmax=50, aspect="auto")
-    ax.set_xticks(range(len(columns)), [spoken(column).replace(" / ", "\n") for column in columns], fontsize=9)
+    ax.set_xticks(
+        range(len(columns)),
+        [spoken(column).replace(" / ", " ").replace(" ", "\n") for column in columns],
+        fontsize=9,
+    )
     ax.set_yticks(range(len(shown)), [spoken(row) for row in shown], fontsize=9)
     ax.xaxis.tick_top()
     ax.grid(False)
