@@ -47,9 +47,8 @@ from seminar_utils import (
     by_profile, create_model, exercise, load, load_checkpoint, profile, progress, quiz, seed_everything, set_threads,
 )
 from seminar_utils.adaptation.lora import LoRALinear, trainable_share
-from seminar_utils.checkpoints import checkpoint_card, load_pretrained, load_vocabulary, pretrained_info, pretrained_transform
+from seminar_utils.checkpoints import checkpoint_card, load_vocabulary, pretrained_if_here, pretrained_transform
 from seminar_utils.checkpoints.medsam_lite import load_lite_medsam
-from seminar_utils.checkpoints.registry import cached_file, find_file
 from seminar_utils.evaluation.intervals import Interval, bootstrap_interval, paired_difference, seed_interval
 from seminar_utils.evaluation.measure import live_or_stored
 from seminar_utils.evaluation.metrics import balanced_accuracy
@@ -793,24 +792,13 @@ print("two images against three captions:", tuple(logits.shape), "finite:", bool
 # it belongs. It downloads nothing by itself.
 
 # %%
-def official_model(name):
-    """The model with its official weights if the file is on this machine; else None, after saying how to get it."""
-    entry = pretrained_info(name)
-    if find_file(name):
-        return load_pretrained(name, progress=False)
-    how = f"seminar fetch {name}" if entry.urls else f"get {entry.file} from {entry.page}"
-    place = str(cached_file(entry)).replace(str(cached_file(entry).home()), "~")
-    print(f"{name}: not here. {how} ({entry.megabytes} MB, {entry.licence}), or put {entry.file} at {place}")
-    return None
-
-
 def tokenizer_for(name):
     """BiomedCLIP's word pieces (fetched beside the weights) or CLIP's byte pairs."""
     return WordPieceTokenizer(load_vocabulary(name)) if name == "biomedclip" else ClipTokenizer()
 
 
 for name in ("clip_vit_b_16", "biomedclip"):
-    model = official_model(name)
+    model = pretrained_if_here(name)
     if model is None:
         continue
     try:
@@ -829,7 +817,7 @@ for name in ("clip_vit_b_16", "biomedclip"):
                  {"balanced_accuracy": [found.low, found.high]}, seed=0)
     print(f"{name}: zero-shot balanced accuracy {found} on {len(sample)} chest X-rays of 28 pixels, enlarged")
 for name in ("sam_vit_b", "medsam_vit_b"):
-    model = official_model(name)
+    model = pretrained_if_here(name)
     if model is not None:
         images, masks = few["A and B"].first(4)
         scores = dice_each(masks, encode_images(model, images, batch_size=1).segment(boxes=box_prompts(masks)))

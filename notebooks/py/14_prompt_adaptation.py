@@ -56,8 +56,7 @@ from seminar_utils.adaptation.coop import train_context
 from seminar_utils.adaptation.prompts import nearest_words, word_context
 from seminar_utils.adaptation.tpt import crop_views
 from seminar_utils.adaptation.views import random_views
-from seminar_utils.checkpoints import load_pretrained, load_vocabulary, pretrained_info, pretrained_transform
-from seminar_utils.checkpoints.registry import cached_file, find_file
+from seminar_utils.checkpoints import load_vocabulary, pretrained_if_here, pretrained_transform
 from seminar_utils.evaluation.intervals import Interval, bootstrap_interval, paired_difference, seed_interval
 from seminar_utils.evaluation.measure import live_or_stored
 from seminar_utils.evaluation.metrics import accuracy, balanced_accuracy
@@ -1112,17 +1111,6 @@ CLINICAL = {
 CHEST = "a chest X-ray of {}"
 
 
-def official_model(name):
-    """The model with its official weights if the file is on this machine; else None, after saying how to get it."""
-    entry = pretrained_info(name)
-    if find_file(name):
-        return load_pretrained(name, progress=False)
-    how = f"seminar fetch {name}" if entry.urls else f"get {entry.file} from {entry.page}"
-    place = str(cached_file(entry)).replace(str(cached_file(entry).home()), "~")
-    print(f"{name}: not here. {how} ({entry.megabytes} MB, {entry.licence}), or put {entry.file} at {place}")
-    return None
-
-
 def chest_features(name, model, images):
     """Features (N, E) of X-rays, each model behind its own preprocessing."""
     inputs = pretrained_transform(name)(torch.from_numpy(images.images).permute(0, 3, 1, 2))
@@ -1135,7 +1123,7 @@ except SeminarError as error:
     print("the X-rays of this profile are not here:", str(error)[:100])
     chest = None
 for name in ("clip_vit_b_16", "biomedclip"):
-    big = official_model(name)
+    big = pretrained_if_here(name)
     if big is None or chest is None:
         continue
     said = WordPieceTokenizer(load_vocabulary(name)) if name == "biomedclip" else ClipTokenizer()

@@ -5,7 +5,11 @@ from importlib import import_module
 from .course import checkpoint_card, list_checkpoints, load_checkpoint, save_checkpoint
 from .registry import fetch_pretrained, list_pretrained, load_vocabulary, pretrained_info
 
-_HOMES = {"load_pretrained": "pretrained", "pretrained_transform": "preprocess"}  # need the models, or torch
+_HOMES = {
+    "load_pretrained": "pretrained",
+    "pretrained_if_here": "pretrained",
+    "pretrained_transform": "preprocess",
+}  # need the models, or torch
 __all__ = [
     "checkpoint_card",
     "fetch_pretrained",

@@ -14,7 +14,7 @@ from ..models.mae import load_mae
 from ..runtime import SeminarError, place_model
 from .clip_files import load_openai_archive
 from .files import read_weights, unwrap
-from .registry import Checkpoint, fetch_pretrained, pretrained_info
+from .registry import Checkpoint, cached_file, fetch_pretrained, find_file, pretrained_info
 
 CONVERTERS: dict[str, Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]] = {
     "same": dict,
@@ -48,6 +48,22 @@ def load_pretrained(
         raise error if path else SeminarError(f"{error}; remove {file} and fetch {name} again") from error
     model = fill(create_model(entry.model, **{**entry.args, **options}), state, entry, file)
     return place_model(model, device or "cpu").eval()
+
+
+def pretrained_if_here(name: str) -> nn.Module | None:
+    """`load_pretrained` of a file that is on this machine; else None, after printing how to get it.
+
+    Downloads nothing: for lessons that go on without it. Errors as of `load_pretrained`.
+    """
+    entry = pretrained_info(name)
+    if find_file(name):
+        return load_pretrained(name, progress=False)
+    how = f"seminar fetch {name}" if entry.urls else f"get {entry.file} from {entry.page}"
+    place = cached_file(entry)
+    if place.is_relative_to(Path.home()):
+        place = "~" / place.relative_to(Path.home())
+    print(f"{name}: not here. {how} ({entry.megabytes} MB, {entry.licence}), or put {entry.file} at {place}")
+    return None
 
 
 def load_state(entry: Checkpoint, file: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from seminar_utils import cli
 from seminar_utils.checkpoints import (
     load_pretrained,
     load_vocabulary,
+    pretrained_if_here,
     pretrained_info,
     pretrained_transform,
     registry,
@@ -152,6 +153,18 @@ def test_lite_medsam_comes_with_the_course():
     model = load_pretrained("lite_medsam")
     assert sum(value.numel() for value in read_weights(path).values()) == 9_801_439
     assert all(torch.equal(model.state_dict()[name], value) for name, value in read_weights(path).items())
+
+
+def test_what_is_not_here_is_told_and_not_downloaded(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEMINAR_CACHE", str(tmp_path))
+    monkeypatch.delenv("SEMINAR_DATA", raising=False)
+    monkeypatch.setattr(registry, "fetch", lambda *_, **__: pytest.fail("it downloads"))
+    assert pretrained_if_here("resnet18") is None
+    told, entry = capsys.readouterr().out, pretrained_info("resnet18")
+    assert "seminar fetch resnet18" in told and entry.licence in told and str(tmp_path) in told
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pretrained_if_here("medsam_vit_b") is None and "at ~/checkpoints/" in capsys.readouterr().out
+    assert sum(p.numel() for p in pretrained_if_here("lite_medsam").parameters()) > 9e6
 
 
 def test_unknown_names_are_told_with_the_nearest():
