@@ -44,6 +44,7 @@ from .shifts import apply_shift, shift_conditions
 from .streams import StreamResult, run_stream, stream
 
 ALARM = 0.5  # predicted classes with less than this share of the labels' entropy: the model has collapsed
+SOURCE_BATCH = 64  # source images are shown before the first patient, where nobody knows how patients will come
 _ONE_CELL_AT_A_TIME = threading.Lock()  # seeds and threads are the process's, not the thread's
 
 
@@ -258,10 +259,10 @@ def trained_on(cell: Cell, setup: Setup) -> dict[str, Any]:
 
 
 def _source_batches(cell: Cell, setup: Setup) -> list[Tensor]:
-    """Unlabelled images of the source's training split, in batches of the cell's size."""
+    """Unlabelled images of the source's training split, in batches that know nothing of the cell's stream."""
     source = words(trained_on(cell, setup))
     x, _ = _tensors(source, cell.source_images, "train", cell.checkpoint, setup)
-    return list(x.split(cell.batch_size))
+    return list(x.split(min(SOURCE_BATCH, -(-len(x) // 2))))  # two at least: a spread between batches
 
 
 def _chosen(cell: Cell, setup: Setup) -> tuple[dict[str, Any], Selection | None]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from seminar_utils.adaptation import BatchNormAdapt, Source, Tent, create_method
+from seminar_utils.adaptation.eata import EATA
 from seminar_utils.adaptation.registry import needs_source
 from seminar_utils.adaptation.ttt_plus_plus import TTTPlusPlus
 from seminar_utils.checkpoints import load_checkpoint, save_checkpoint
@@ -189,6 +190,18 @@ def test_a_contrast_shows_the_views_of_the_training(tmp_path, monkeypatch):
     monkeypatch.undo()
     forget()
     assert numbers(run_cell(todo[0], setup))["backward_per_image"] >= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_source_images_do_not_come_as_the_patients_do(batch_size, monkeypatch):
+    """Moments of the source can't be had from single images, and need not: the vendor measures them beforehand."""
+    seen = []
+    monkeypatch.setattr(EATA, "learn_source", lambda self, batches: seen.extend(len(x) for x in batches))
+    for count, expected in ((160, [64, 64, 32]), (32, [16, 16])):
+        todo, setup = cells({"source_images": count}, methods=["eata"], seeds=[0], batch_sizes=[batch_size])
+        seen.clear()
+        run_cell(todo[0], setup)
+        assert seen == expected
 
 
 @pytest.mark.parametrize("name", ["eata", "sar", "t3a", "lame", "shot_im"])
