@@ -48,9 +48,10 @@ from seminar_utils import (
 )
 from seminar_utils.adaptation import TTT, BatchNormAdapt, Source, Tent, TTTPlusPlus
 from seminar_utils.adaptation.feature_alignment import FeatureQueue, SourceMoments, coral, covariance, linear_mmd
+from seminar_utils.evaluation.bench_table import bench_table
 from seminar_utils.evaluation.differences import holm
 from seminar_utils.evaluation.intervals import Interval, paired_difference, seed_interval
-from seminar_utils.evaluation.measure import by_method, gain, live_or_stored, measure, summarise
+from seminar_utils.evaluation.measure import by_method, gain, live_or_stored, measure, stored, summarise
 from seminar_utils.evaluation.metrics import balanced_accuracy
 from seminar_utils.evaluation.results import ResultsStore
 from seminar_utils.evaluation.shifts import apply_shift
@@ -62,7 +63,7 @@ from seminar_utils.pretraining.simclr import TwoViews
 from seminar_utils.recipes.ttt_choice import LEARNING_RATES
 from seminar_utils.recipes.ttt_parts import plus_plus
 from seminar_utils.runtime import SeminarError
-from seminar_utils.teaching import figures, widgets
+from seminar_utils.teaching import bench_figures, figures, widgets
 from seminar_utils.teaching.golden import golden
 
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
@@ -916,6 +917,21 @@ widgets.alignment_dial(
 # %% [markdown]
 # On these patients, is the queue shown to help at any weight? And is alignment shown to help over contrast alone? Only where
 # the printed interval lies above zero. This is one condition and three seeds: it can refute "always", and prove little else.
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# **The same question at twice the size.** The benchmark of lesson 11 (`benchmarks/specs/test_time.toml`) ran TTT and TTT++ too, with
+# their defaults, on 640 patients: three strengths of the scanner, four orders, batches of 64, 16, 4 and 1. Each against BN of the
+# same network, paired by seed; the intervals are over the three trainings alone, a star is real after Holm's correction for the map.
+
+# %%
+bench = [row for row in stored("bench.test_time") if row["metrics"]]
+for family, label in (("resnet_small_rotation", "TTT and its controls (rotation network)"), ("resnet_small_simclr", "TTT++ and its controls (SimCLR network)")):
+    rows = [row for row in bench if row["params"]["model"] == family]
+    display(bench_figures.difference_map(bench_table(rows, column_axes=("data", "stream", "batch_size"), over="bn"),
+                                         f"{label}: balanced accuracy over BN, points")[0])
+
+# %% [markdown]
+# BENCHPROSE
 
 # %% [markdown] slideshow={"slide_type": "slide"} notes="This is the part to keep if time is short. Ask: how would you stop after the best epoch in your clinic?"
 # ## 10 · Who chose the epoch? A leak of test labels

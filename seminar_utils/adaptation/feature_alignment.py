@@ -57,9 +57,9 @@ class SourceMoments(NamedTuple):
         """
         batches = [batch.detach() for batch in batches]
         if len(batches) < 2 or any(len(batch) < 2 for batch in batches):
-            raise SeminarError(
-                f"source moments need at least two batches of at least two rows, got {[len(b) for b in batches]}"
-            )
+            sizes = [len(batch) for batch in batches]
+            told = sizes if len(sizes) < 9 else f"{len(sizes)} of {min(sizes)} to {max(sizes)}"
+            raise SeminarError(f"source moments need at least two batches of at least two rows, got {told}")
         first, later = batches[0], batches[1:]
         mean_coral = fmean(coral(covariance(first), covariance(b)).item() for b in later)
         mean_mmd = fmean(linear_mmd(first.mean(dim=0), b.mean(dim=0)).item() for b in later)
