@@ -87,9 +87,14 @@ def all_methods(batches: list[Tensor]) -> dict[str, Build]:
     return {**some, "Tent, rate x 10": lambda m: Tent(m, lr=1e-2), "SHOT": SHOTIM}
 
 
+def order_of_images(count: int, seed: int) -> Tensor:
+    """Which image comes when (N,)."""
+    return torch.as_tensor(np.random.default_rng(seed).permutation(count))
+
+
 def answers(method: Callable[[Tensor], Tensor], x: Tensor, batch_size: int, seed: int) -> Tensor:
     """The logits (N, 1, H, W) of images that come in an order fixed by `seed`, back in the images' own order."""
-    order = torch.as_tensor(np.random.default_rng(seed).permutation(len(x)))  # (N,)
+    order = order_of_images(len(x), seed)  # (N,)
     found = torch.cat([method(x[part]).detach() for part in order.split(batch_size)])
     return found[order.argsort()]
 
