@@ -76,7 +76,7 @@ def test_the_promised_checkpoints_ship_and_stay_small():
     promised |= {f"fcn_small-{data}-s{seed}" for data in ("phantoms", "nuclei") for seed in range(3)}
     promised |= {"clip_tiny-phantoms-s0", "sam_tiny-phantoms-s0", "sam_tiny_plain-phantoms-s0"}
     assert promised <= set(list_checkpoints())
-    shipped = [path for path in checkpoint_dir().iterdir() if "-wbc-" not in path.name]  # those are made, not shipped
+    shipped = [path for path in checkpoint_dir().iterdir() if "-wbc-" not in path.name]  # which do not ship
     assert sum(path.stat().st_size for path in shipped) < 20e6
 
 
