@@ -774,7 +774,6 @@ for batch, official in zip(torch.from_numpy(data["in:x"]), torch.from_numpy(data
 for key, gap in gaps.items():
     print(f"{key}, max |difference| below 1e-8:", gap < 1e-8)
 
-
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ### The same streams, all remedies
 #
@@ -985,6 +984,7 @@ for network in networks:
     for name, one in found.items():
         print(f"{network} ({norm}) {name}: " + "; ".join(
             in_words(one[method], f"{method} over the source") for method in ("BN", "Tent") if method in one))
+
 
 # %% [markdown]
 # **"Tent helps small LayerNorm models"** was an open question of this course. The printed lines answer it for these networks,
@@ -1244,9 +1244,9 @@ bench_figures.difference_map(
 # * **Few at a time, or sorted.** What uses the batch stays where BN is, and BN is low; harm more than doubles. In the map the columns
 #   *iid 1* and *class 4* show who is above it: those with the source's statistics, whose intervals there exclude zero taken alone (no
 #   star). In small batches SHOT has the lowest mean, and Tent's calibration is as far behind BN's as that of the source.
-# * **A star is no size.** SAR's +0.1* in the maps, or Tent's on one X-ray shift, is *one patient more in each of the three networks*.
-#   Three equal numbers have a spread of zero, and an interval over seeds believes them. That is why the list counts *real* from half
-#   a point on: look at the size before you read the star.
+# * **A star is no size.** Tent's +0.1* under Poisson noise is *one patient more in each of the three networks*. Three equal numbers
+#   have a spread of zero, and an interval over seeds believes them. That is why the lists count *real* from half a point on: look at
+#   the size before you read the star.
 # * **Many views.** CoTTA stands at BN, at many times the cost. MEMO asks each image alone, on statistics that are mostly the
 #   source's, so the source is its control, and it is below that, too, on three of its nine conditions. Its views change brightness, contrast and
 #   size; on phantoms tone and size *are* the class. "Views must not change the answer" is the method's first assumption.
