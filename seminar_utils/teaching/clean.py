@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import tempfile
 from pathlib import Path
 
 from nbformat import NotebookNode
+
+from .style import small_png
 
 MAX_BYTES = 1_500_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -20,7 +23,7 @@ ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 
 
 def clean_cell(cell: NotebookNode, number: int) -> None:
-    """Number the cell and its results, join streams, drop widgets and what was timed."""
+    """Number the cell and its results, join streams, make pictures small, drop widgets and what was timed."""
     cell["execution_count"] = number
     cell["metadata"].pop("execution", None)
     kept: list[NotebookNode] = []
@@ -29,6 +32,8 @@ def clean_cell(cell: NotebookNode, number: int) -> None:
             continue
         if output.output_type == "execute_result":
             output["execution_count"] = number
+        if picture := output.get("data", {}).get("image/png"):
+            output["data"]["image/png"] = base64.b64encode(small_png(base64.b64decode(picture))).decode()
         if kept and output.output_type == kept[-1].output_type == "stream" and output.name == kept[-1].name:
             kept[-1]["text"] += output.text
         else:

@@ -23,6 +23,7 @@ from PIL import Image
 from ..runtime import SeminarError
 
 T = TypeVar("T")
+VISIBLE = 0.25  # mean error of a pixel, of 255: drawings stay below, what holds photographs does not
 
 # Okabe and Ito, Color universal design, 2008; yellow left out, it is lost on a white wall
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -54,6 +55,19 @@ STYLE = {
 }
 
 
+def small_png(png: bytes) -> bytes:
+    """A drawing with at most 128 colours, about half the size; a photograph, which would show it, as it is."""
+    picture, stored = Image.open(io.BytesIO(png)), io.BytesIO()
+    if picture.mode == "P":
+        return png
+    picture = picture.convert("RGB")
+    few = picture.quantize(128, dither=Image.Dither.NONE)
+    if np.abs(np.asarray(few.convert("RGB"), float) - np.asarray(picture, float)).mean() > VISIBLE:
+        return png
+    few.save(stored, "PNG", optimize=True)
+    return min(png, stored.getvalue(), key=len)
+
+
 class CourseFigure(Figure):
     """A figure that knows how it is stored: `photo` figures as JPEG, the others as PNG."""
 
@@ -63,12 +77,10 @@ class CourseFigure(Figure):
         """The MIME type and the bytes that a notebook stores: JPEG, or PNG with 128 colours (half the size)."""
         drawn, stored = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png", dpi="figure", facecolor="white")
-        picture = Image.open(drawn).convert("RGB")
         if self.photo:
-            picture.save(stored, "JPEG", quality=85, optimize=True)
+            Image.open(drawn).convert("RGB").save(stored, "JPEG", quality=85, optimize=True)
             return "image/jpeg", stored.getvalue()
-        picture.quantize(128, dither=Image.Dither.NONE).save(stored, "PNG", optimize=True)
-        return "image/png", stored.getvalue()
+        return "image/png", small_png(drawn.getvalue())
 
     def description(self) -> str:
         """One line for those who do not see the picture: titles, else what is drawn over what."""

@@ -1,11 +1,15 @@
 """The pair of files: build, check and sync on small lessons, then the check on every lesson of the course."""
 
+import base64
+import io
 import os
 import shutil
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 from lessons_for_tests import write_lesson
 
 from seminar_utils.runtime import SeminarError
@@ -216,3 +220,28 @@ def test_cleaning_joins_streams_and_drops_widgets_and_times():
     clean_cell(cell, 4)
     assert [item.text for item in cell.outputs] == ["a\nb\n"]
     assert cell.execution_count == 4 and "execution" not in cell.metadata
+
+
+def png_of(pixels):
+    drawn = io.BytesIO()
+    Image.fromarray(pixels).save(drawn, "PNG")
+    return base64.b64encode(drawn.getvalue()).decode()
+
+
+def cleaned(stored):
+    cell = nbformat.v4.new_code_cell("x", outputs=[output("display_data", data={"image/png": stored})])
+    clean_cell(cell, 1)
+    return cell.outputs[0].data["image/png"]
+
+
+def test_cleaning_makes_drawings_small_and_leaves_photographs():
+    rng = np.random.default_rng(0)
+    drawing = np.full((200, 200, 4), 255, np.uint8)
+    drawing[50:100, 50:100, :3] = rng.integers(0, 6, (50, 50, 1)) * 50
+    stored = png_of(drawing)
+    small = cleaned(stored)
+    picture = Image.open(io.BytesIO(base64.b64decode(small)))
+    assert len(small) < len(stored) and np.array_equal(np.asarray(picture.convert("RGBA")), drawing)
+    assert cleaned(small) == small
+    photograph = png_of(rng.integers(0, 256, (60, 60, 3), dtype=np.uint8))
+    assert cleaned(photograph) == photograph
