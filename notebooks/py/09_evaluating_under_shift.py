@@ -36,7 +36,7 @@
 # Data and networks ship with the course; no network connection, no GPU.
 #
 # **Time** about 75 minutes to read and do; the cells take
-# <!-- minutes -->about 2 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import numpy as np
