@@ -45,6 +45,11 @@ class Value:
     difference: Difference | None = None
 
     @property
+    def starred(self) -> bool:
+        """True for a difference that is real after the correction, and not all of it too small to matter."""
+        return self.difference is not None and self.difference.real and self.difference.matters
+
+    @property
     def lacks(self) -> str:
         """What is not in the mean, in words: "1 failed, 2 missing"."""
         counts = {"failed": self.failed, "missing": self.missing, "undefined": self.undefined}
@@ -53,7 +58,7 @@ class Value:
     def __str__(self) -> str:
         if self.difference is not None:
             found = self.difference.interval
-            said = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{' *' if self.difference.real else ''}"
+            said = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{' *' if self.starred else ''}"
         elif math.isnan(self.mean):
             return self.lacks or "-"
         elif math.isnan(self.low):
@@ -86,12 +91,14 @@ def bench_table(
     column_axes: Sequence[str] | None = None,
     over: str | None = None,
     where: Mapping[str, Any] | None = None,
+    smallest: float = 0.0,
 ) -> Table:
     """The table of a benchmark's rows.
 
     Args: cells: of the spec, to know what is missing, and to leave rows of other specs out; row_axes, column_axes:
     some of `AXES`, columns by default all others that vary; over: a method, the control: entries are then paired
-    differences to it, corrected by Holm for all of them together; where: axis -> the one value to show.
+    differences to it, corrected by Holm for all of them together; where: axis -> the one value to show;
+    smallest: no star for a difference whose interval lies wholly below it.
     Raises SeminarError for unknown names, no rows, or an axis that varies and has no place.
     """
     found = _of(newest(rows).values(), cells, where or {})
@@ -114,8 +121,8 @@ def bench_table(
     fixed = {axis: first[axis] for axis in AXES if axis not in (*row_axes, *column_axes, *vary)}
     notes = [_about_intervals(values)]
     if over is not None:
-        values = _differences(values, tuple(row_axes), over, metric)
-        notes = [_about_differences(values, over)]
+        values = _differences(values, tuple(row_axes), over, metric, smallest)
+        notes = [_about_differences(values, over, smallest)]
     names = [tuple(sorted({key[side] for key in values}, key=_order)) for side in (0, 1)]
     shape = (tuple(row_axes), tuple(column_axes), *names)
     return Table(metric, *shape, values, fixed, tuple(filter(None, notes)))
@@ -227,7 +234,11 @@ def _with_intervals(
 
 
 def _differences(
-    values: Mapping[tuple[Names, Names], Value], row_axes: tuple[str, ...], over: str, metric: str
+    values: Mapping[tuple[Names, Names], Value],
+    row_axes: tuple[str, ...],
+    over: str,
+    metric: str,
+    smallest: float,
 ) -> dict[tuple[Names, Names], Value]:
     """Each entry against the control's of the same condition, paired seed by seed, all corrected together."""
     if "method" not in row_axes:
@@ -242,7 +253,8 @@ def _differences(
         seeds = sorted(set(value.by_seed) & set(control.by_seed)) if control else []
         if row[place] != over and len(seeds) > 1:
             pair = [[of.by_seed[seed] for seed in seeds] for of in (control, value)]
-            found[row, column] = is_real(*pair, metric=metric.replace("_", " "), higher_is_better=better)
+            about = {"metric": metric.replace("_", " "), "higher_is_better": better, "smallest": smallest}
+            found[row, column] = is_real(*pair, **about)
     corrected = correct(found) if found else {}
     return {
         key: replace(value, difference=corrected[key]) if key in corrected else _without(value)
@@ -262,16 +274,17 @@ def _about_intervals(values: Mapping[Any, Value]) -> str:
     return f"mean and 95% interval over {' to '.join(map(str, seeds[:1] + seeds[-1:] * (len(seeds) > 1)))} seeds"
 
 
-def _about_differences(values: Mapping[Any, Value], over: str) -> str:
+def _about_differences(values: Mapping[Any, Value], over: str, smallest: float) -> str:
     judged = sum(value.difference is not None for value in values.values())
     if not judged:
         return f"difference to {over}: none could be judged, that needs at least two seeds of both"
-    return f"difference to {over}, paired by seed; * real after Holm's correction for {judged} comparisons"
+    size = f", and not all below {smallest:g}" if smallest else ""
+    return f"difference to {over}, paired by seed; * real after Holm's correction for {judged} comparisons{size}"
 
 
 def _order(names: Names) -> tuple:
     """Sources and controls first, "none" before shifts, numbers by size, the rest by the alphabet."""
-    first = {"source": 0, "bn": 1, "none": 0}
+    first = {"source": 0, "bn": 1, "BN": 1, "none": 0}
     return tuple(
         (0, name, "") if isinstance(name, int | float) else (1, first.get(name, 2), str(name)) for name in names
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ..runtime import unknown_name
+from .bench_store import Row
 from .bench_table import Names, Table, Value
 
 
@@ -15,6 +18,29 @@ def render(table: Table, form: str = "terminal") -> str:
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
     return FORMATS[form](table)
+
+
+IN_WORDS = {"iid": "random order", "class": "sorted by class", "dirichlet delta=0.1": "in lumps",
+            "prevalence": "one class 90%", "bn": "BN", "tent": "Tent",
+            "ttt": "TTT", "ttt_plus_plus": "TTT++", "neighbor_labels": "neighbour labels", "shot_im": "SHOT",
+            "eata": "EATA", "eta": "ETA", "sar": "SAR", "lame": "LAME", "t3a": "T3A", "cotta": "CoTTA",
+            "memo": "MEMO", "rdumb": "RDumb", "tent_reset": "reset"}  # fmt: skip
+
+
+def readable(rows: Iterable[Row]) -> list[Row]:
+    """Rows under the names that lessons use: "C 0.7" for scanner C at that strength, "random order" for "iid".
+
+    For figures and text; a store keeps the names of the spec. Which norms Tent moves is not said again.
+    """
+    return [row | {"params": row["params"] | _readable(row["params"])} for row in rows]
+
+
+def _readable(params: Mapping[str, Any]) -> dict[str, str]:
+    first, *rest = params["method"].split(" ")
+    method = " ".join([IN_WORDS.get(first, first), *(word for word in rest if not word.startswith("norms="))])
+    scanner = re.fullmatch(r"phantoms scanner=(\w)(?: strength=([\d.]+))?", params["data"])
+    data = f"{scanner[1]} {scanner[2] or '1.0'}" if scanner else params["data"].replace("domain=", "")
+    return {"method": method, "data": data, "stream": IN_WORDS.get(params["stream"], params["stream"])}
 
 
 def grid_of_words(table: Table) -> list[list[str]]:

@@ -183,8 +183,9 @@ def _over_seeds(before: ArrayLike, after: ArrayLike, level: float) -> tuple[Inte
         raise SeminarError("without labels, before and after are one number a training seed; give the labels too?")
     before, after = before.astype(float), after.astype(float)
     found = paired_difference(before, after, level)
-    if np.ptp(after - before) == 0:
-        return found, float(found.mean == 0)
+    gaps = after - before
+    if np.ptp(gaps) <= 1e-9 * max(1.0, np.abs(gaps).max()):  # no spread to judge by: Student's t would be sure
+        return found, 1.0 if np.allclose(gaps, 0) else float(2.0 ** (1 - len(gaps)))  # the sign test's p
     return found, float(stats.ttest_rel(after, before).pvalue)
 
 

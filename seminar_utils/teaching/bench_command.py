@@ -139,7 +139,8 @@ def plot(args: argparse.Namespace, spec) -> int:
         drawn["severity"] = bench_figures.severity_curves(rows, args.metric)
     drawn["harm_against_gain"] = bench_figures.harm_against_gain(rows)
     if args.over:
-        drawn["differences"] = bench_figures.difference_map(bench_table(rows, metric=args.metric, over=args.over))
+        map_ = bench_figures.difference_map(bench_table(rows, metric=args.metric, over=args.over))
+        drawn["differences"] = map_, map_.told
     folder.mkdir(parents=True, exist_ok=True)
     for name, (figure, text) in drawn.items():
         (folder / f"{name}.png").write_bytes(figure.encoded()[1])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..evaluation.bench_cells import AXES
 from ..evaluation.bench_store import Row, newest
-from ..evaluation.bench_table import LOWER_IS_BETTER, UNBOUNDED, Table, aggregate
+from ..evaluation.bench_table import LOWER_IS_BETTER, UNBOUNDED, Table, Value, aggregate
 from ..evaluation.bench_text import spoken
 from ..evaluation.intervals import Interval, seed_interval
 from ..runtime import SeminarError
@@ -141,42 +141,44 @@ def harm_against_gain(rows: Sequence[Row]) -> Drawn:
 
 
 @styled
-def difference_map(table: Table, title: str = "") -> Drawn:
+def difference_map(table: Table, title: str = "") -> CourseFigure:
     """A table of differences to a control (`bench_table(..., over=...)`) in colours, in hundredths.
 
-    Blue is better, red is worse. Bold, with a star: real after Holm's correction for the whole table; the smaller
-    line is the 95% interval. Raises SeminarError when the table holds no difference.
+    Blue is better, red is worse; bold, with a star: see `bench_table`; in brackets the 95% interval. `told` says
+    which have a star. Raises SeminarError when the table holds no difference.
     """
-    found = {key: value.difference for key, value in table.values.items() if value.difference is not None}
+    found = {key: value for key, value in table.values.items() if value.difference is not None}
     if not found:
         raise SeminarError("a map of differences needs a table made with over=..., and two seeds of both")
-    better = -1 if table.metric in LOWER_IS_BETTER else 1
-    shown = [row for row in table.rows if any(key[0] == row for key in found)]
+    rows = [row for row in table.rows if any(key[0] == row for key in found)]
     columns = [column for column in table.columns if any(key[1] == column for key in found)]
-    figure, axes = new_figure(1, 1, 2.6 + 1.45 * len(columns), 1.3 + 0.46 * len(shown))
-    ax = axes[0, 0]
-    colours = np.full((len(shown), len(columns)), np.nan)
-    for (row, column), difference in found.items():
-        i, j, one = shown.index(row), columns.index(column), difference.interval
+    figure, axes = new_figure(1, 1, 2.6 + 1.45 * len(columns), 1.3 + 0.46 * len(rows))
+    ax, better = axes[0, 0], -1 if table.metric in LOWER_IS_BETTER else 1
+    colours = np.full((len(rows), len(columns)), np.nan)
+    for (row, column), value in found.items():
+        one, i, j = value.difference.interval, rows.index(row), columns.index(column)
         colours[i, j] = 100 * better * one.mean
-        words = (
-            f"{100 * one.mean:+.1f}{'*' if difference.real else ''}\n[{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-        )
-        dark = {
-            "color": "white" if abs(one.mean) > 0.3 else "black",
-            "weight": "bold" if difference.real else None,
-        }
-        ax.text(j, i, words, ha="center", va="center", fontsize=8, **dark)
+        weight = "bold" if value.starred else None
+        ink = "white" if abs(one.mean) > 0.3 else "black"
+        ax.text(j, i, _in_points(value), ha="center", va="center", fontsize=8, color=ink, weight=weight)
     ax.imshow(colours, cmap="RdBu", vmin=-50, vmax=50, aspect="auto")
-    ax.set_xticks(
-        range(len(columns)),
-        [spoken(column).replace(" / ", " ").replace(" ", "\n") for column in columns],
-        fontsize=9,
-    )
-    ax.set_yticks(range(len(shown)), [spoken(row) for row in shown], fontsize=9)
+    ax.set_xticks(range(len(columns)), [spoken(column).replace(" / ", "\n") for column in columns], fontsize=9)
+    ax.set_yticks(range(len(rows)), [spoken(row) for row in rows], fontsize=9)
     ax.xaxis.tick_top()
     ax.grid(False)
     ax.set_title(title or f"{table.metric.replace('_', ' ')}, {table.notes[0]}", loc="left", fontsize=10)
-    real = [f"{spoken(r)} at {spoken(c)} {100 * d.interval.mean:+.1f}" for (r, c), d in found.items() if d.real]
-    said = "; ".join(real) or "none"
-    return figure, f"{len(found)} differences, {table.notes[0]}. Real: {said}."
+    starred = [
+        f"{spoken(r)} at {spoken(c)} {_in_points(v).splitlines()[0]}" for (r, c), v in found.items() if v.starred
+    ]
+    stars = "; ".join(starred) or "none has one"
+    figure.told = f"{title or table.metric}: {len(found)} differences, {table.notes[0]}; {stars}."
+    return figure
+
+
+def _in_points(value: Value) -> str:
+    """A difference and its interval in hundredths; two digits where one would show an end as zero that is none."""
+    one = value.difference.interval
+    ends = [100 * end for end in (one.low, one.high)]
+    digits = 2 if any(0 < abs(end) < 0.05 for end in ends) and one.excludes_zero() else 1
+    mean, low, high = (round(number, digits) + 0.0 for number in (100 * one.mean, *ends))
+    return f"{mean:+.{digits}f}{'*' if value.starred else ''}\n[{low:+.{digits}f}, {high:+.{digits}f}]"

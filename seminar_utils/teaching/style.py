@@ -72,6 +72,7 @@ class CourseFigure(Figure):
     """A figure that knows how it is stored: `photo` figures as JPEG, the others as PNG."""
 
     photo = False
+    told = ""  # a sentence for those who do not see it; none: what its titles say
 
     def encoded(self) -> tuple[str, bytes]:
         """The MIME type and the bytes that a notebook stores: JPEG, or PNG with 128 colours (half the size)."""
@@ -84,6 +85,8 @@ class CourseFigure(Figure):
 
     def description(self) -> str:
         """One line for those who do not see the picture: titles, else what is drawn over what."""
+        if self.told:
+            return f"Figure: {self.told}"
         names = [self.get_suptitle()]
         for axes in self.axes:
             over = " over ".join(label for label in (axes.get_ylabel(), axes.get_xlabel()) if label)

@@ -13,7 +13,7 @@ from seminar_utils.evaluation.bench_cells import BENCH_VERSION
 from seminar_utils.evaluation.bench_spec import parse_spec
 from seminar_utils.evaluation.bench_store import newest
 from seminar_utils.evaluation.bench_table import bench_table, only
-from seminar_utils.evaluation.bench_text import FORMATS, render
+from seminar_utils.evaluation.bench_text import FORMATS, readable, render
 from seminar_utils.evaluation.differences import are_real
 from seminar_utils.evaluation.intervals import seed_interval
 from seminar_utils.runtime import SeminarError
@@ -181,19 +181,28 @@ def test_figures_say_what_they_show(spec, rows):
 
 def test_a_map_of_differences_shows_every_entry_and_names_the_real_ones(spec, rows):
     table = bench_table(rows, spec.cells, over="source")
-    figure, text = bench_figures.difference_map(table)
+    figure = bench_figures.difference_map(table, "planted")
     written = [one.get_text() for one in figure.axes[0].texts]
-    assert len(written) == 6 and text.startswith("6 differences, difference to source")
+    assert len(written) == 6 and figure.description().startswith(
+        "Figure: planted: 6 differences, difference to source"
+    )
     tent = table.values[("tent",), ("none", 0)].difference
     assert f"{100 * tent.interval.mean:+.1f}" in "".join(written)
-    real = sum(value.difference.real for value in table.values.values() if value.difference)
-    assert sum("*" in word for word in written) == real == text.count(" at ")
+    starred = sum(value.starred for value in table.values.values())
+    assert starred and sum("*" in word for word in written) == starred == figure.told.count(" at ")
     colours = figure.axes[0].images[0].get_array()
     assert colours.shape == (2, 3) and np.sign(colours[1, 0]) == np.sign(tent.interval.mean)
-    worse = bench_figures.difference_map(bench_table(rows, spec.cells, "harm", over="source"))[0]
+    worse = bench_figures.difference_map(bench_table(rows, spec.cells, "harm", over="source"))
     assert (worse.axes[0].images[0].get_array() <= 0).all()  # more harm is red
     with pytest.raises(SeminarError, match="over="):
         bench_figures.difference_map(bench_table(rows, spec.cells))
+
+
+def test_a_star_needs_a_difference_that_matters(spec, rows):
+    found = bench_table(rows, spec.cells, over="source")
+    assert any(value.starred for value in found.values.values())
+    strict = bench_table(rows, spec.cells, over="source", smallest=0.9)
+    assert not any(value.starred for value in strict.values.values()) and "not all below 0.9" in strict.notes[0]
 
 
 def test_a_ranking_counts_only_conditions_that_all_methods_have(rows):
@@ -236,3 +245,22 @@ def test_the_command_draws(files, tmp_path, capsys):
     assert names == ["alt.json", "harm_against_gain.png", "ranking.png", "severity.png"]
     assert set(json.loads((tmp_path / "pictures" / "alt.json").read_text())) == set(names[1:])
     assert "best first: tent" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (("tent norms=gn", "phantoms scanner=C", "iid"), ("Tent", "C 1.0", "random order")),
+        (
+            ("t3a policy=batch", "phantoms scanner=C strength=0.4", "class"),
+            ("T3A policy=batch", "C 0.4", "sorted by class"),
+        ),
+        (("ttt_plus_plus", "wbc domain=d2", "gradual"), ("TTT++", "wbc d2", "gradual")),
+        (("tent lr=0.01", "pneumoniamnist", "prevalence"), ("Tent lr=0.01", "pneumoniamnist", "one class 90%")),
+    ],
+)
+def test_rows_in_a_lesson_s_words(named, said):
+    row = {"params": dict(zip(("method", "data", "stream"), named)) | {"batch_size": 4}, "seed": 0}
+    (found,) = readable([row])
+    assert tuple(found["params"][key] for key in ("method", "data", "stream")) == said
+    assert found["params"]["batch_size"] == 4 and row["params"]["method"] == named[0]

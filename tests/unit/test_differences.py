@@ -91,7 +91,10 @@ def test_numbers_per_seed_are_students_paired_t():
     found = is_real(before, after, metric="balanced accuracy")
     assert found.interval == paired_difference(before, after)
     assert found.p == pytest.approx(stats.ttest_rel(after, before).pvalue) and "3 training seeds" in found.sentence
-    assert is_real([0.5, 0.6], [0.6, 0.7 + 1e-17]).p < 0.05
+    # the same step for every seed leaves no spread to judge by: the sign test's p, and Student's would be 0
+    assert is_real([0.5, 0.6], [0.6, 0.7 + 1e-17]).p == 0.5
+    assert is_real([0.5, 0.6, 0.9], [0.4, 0.5, 0.8]).p == 0.25
+    assert is_real([0.5, 0.6], [0.5, 0.6]).p == 1
     assert is_real([0.5, 0.6], [0.5, 0.6]).p == 1
 
 
