@@ -37,7 +37,7 @@
 # **Needs** [01_resnet](01_resnet.ipynb) (BatchNorm). Data and networks ship with the course; no network, no GPU.
 #
 # **Time** about an hour to read and do, fifty minutes more for all exercises of parts 6, 7 and 10; the cells take
-# <!-- minutes -->about 3 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
+# <!-- minutes -->about 5 minutes to run (cpu profile)<!-- /minutes --> on a laptop.
 
 # %%
 import copy
