@@ -67,6 +67,7 @@ from seminar_utils.recipes.mask_table import Condition, answers, images_of, orde
 from seminar_utils.runtime import SeminarError
 from seminar_utils.teaching import bench_figures, figures, widgets
 from seminar_utils.teaching.golden import golden, tiny_bn
+from seminar_utils.teaching.interval_map import interval_map
 
 # The one place where sizes are set. SEMINAR_PROFILE=smoke|cpu|gpu chooses the row.
 SIZE = by_profile(
@@ -802,25 +803,8 @@ gains = {  # stream -> method -> interval of the difference to BN
 
 
 def draw_gains(gains, control, columns, title):
-    """A table of differences: colour for the size, bold where the interval excludes zero and the mean is no 0.0."""
-    figure, ax = plt.subplots(figsize=(13, 0.62 * len(gains) + 1.2), constrained_layout=True)
-    means = np.array([[100 * found[m].mean if m in found else np.nan for m in columns] for found in gains.values()])
-    ax.imshow(means, cmap="RdBu", vmin=-60, vmax=60, aspect="auto")
-    for i, found in enumerate(gains.values()):
-        for j, method in enumerate(columns):
-            if method in found:
-                g = found[method]
-                digits = 2 if g.excludes_zero() and min(abs(g.low), abs(g.high)) < 0.0005 else 1  # no end looks like a zero
-                mean, low, high = (round(100 * value, digits) + 0.0 for value in (g.mean, g.low, g.high))
-                words = f"{mean:+.{digits}f}\n[{low:+.{digits}f}, {high:+.{digits}f}]"
-                ax.text(j, i, words, ha="center", va="center", fontsize=9, color="white" if abs(g.mean) > 0.35 else "black",
-                        weight="bold" if g.excludes_zero() and round(mean, 1) else "normal")
-    ax.set_xticks(range(len(columns)), columns)
-    ax.set_yticks(range(len(gains)), [f"{name}\n{control[name]}" for name in gains], fontsize=9)
-    ax.xaxis.tick_top()
-    ax.grid(False)
-    ax.set_title(title)
-    plt.show()
+    """A row a stream with its control under the name; bold where the interval excludes zero and the mean is no 0.0."""
+    display(interval_map({f"{name}\n{control[name]}": found for name, found in gains.items()}, columns, title))
 
 
 control = {name: f"n {rows[0]['params']['images']}, BN {100 * summarise(rows)['BN'].mean:.0f}%" for name, rows in by_stream.items()}

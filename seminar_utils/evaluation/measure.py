@@ -123,14 +123,19 @@ def gain(rows: Sequence[Row], over: str, of: str, metric: str = "balanced_accura
     return paired_difference([table[over][s] for s in seeds], [table[of][s] for s in seeds])
 
 
+def _kept(experiment: str, store: ResultsStore | None, besides: str = "") -> list[Row]:
+    rows = [row for row in (store or ResultsStore()).rows(experiment=experiment) if row["profile"] != "smoke"]
+    if not rows:
+        raise SeminarError(f"the results store has no run of {experiment!r}{besides}")
+    return rows
+
+
 def stored(experiment: str, store: ResultsStore | None = None) -> list[Row]:
     """All rows of an experiment, whoever measured them, but those of smoke runs; prints what they are.
 
     Raises SeminarError when there is none.
     """
-    rows = [row for row in (store or ResultsStore()).rows(experiment=experiment) if row["profile"] != "smoke"]
-    if not rows:
-        raise SeminarError(f"the results store has no run of {experiment!r}")
+    rows = _kept(experiment, store)
     days = sorted({row["time"][:10] for row in rows})
     commits = ", ".join(sorted({row["commit"] for row in rows}))
     print(f"{len(rows)} rows of {experiment}, {' to '.join(days[:1] + days[1:][-1:])}, commits {commits}")
@@ -148,9 +153,7 @@ def live_or_stored(
         rows = run()
         print(f"Measured live just now ({len(rows)} runs, {rows[0]['device']}, commit {rows[0]['commit']}).")
         return rows
-    rows = [row for row in (store or ResultsStore()).rows(experiment=experiment) if row["profile"] != "smoke"]
-    if not rows:
-        raise SeminarError(f"the results store has no run of {experiment!r}, and its data is not here")
+    rows = _kept(experiment, store, ", and its data is not here")
     newest = max(rows, key=lambda row: row["time"])
     print(f"The data is not here: from the results store ({newest['time'][:10]}, commit {newest['commit']}).")
     return rows

@@ -79,14 +79,18 @@ class _Batches:
 
 def turned(x: Tensor, masks: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Square images and their masks, (B, C, H, H) each: the whole batch mirrored or not, turned by quarters."""
-    turns, mirrored = torch.randint(0, 8, (1,), generator=generator).item() % 4, torch.rand(1, generator=generator)
+    turns, mirrored = torch.randint(0, 4, (1,), generator=generator).item(), torch.rand(1, generator=generator)
     return tuple(torch.rot90(one.flip(3) if mirrored < 0.5 else one, turns, (2, 3)) for one in (x, masks))
 
 
 def mask_loss(model: nn.Module, x: Tensor, masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
     """Objective of x (B, C, H, W) with masks (B, 1, H, W): cross-entropy + 1 - Dice, and logits (B, 1, H, W)."""
     logits = model(x)
-    return (bce_loss(logits, masks) + dice_loss(logits, masks)).mean(), logits
+    return _loss(logits, masks), logits
+
+
+def _loss(logits: Tensor, masks: Tensor) -> Tensor:
+    return (bce_loss(logits, masks) + dice_loss(logits, masks)).mean()
 
 
 def dice_of_each(logits: Tensor, masks: Tensor) -> Tensor:
@@ -99,5 +103,4 @@ def dice_of_each(logits: Tensor, masks: Tensor) -> Tensor:
 def judge_masks(model: nn.Module, loader) -> dict[str, float]:
     """Loss and mean Dice on the validation set, the only judge of which epoch is kept."""
     logits, masks = predict(model, loader)
-    loss = (bce_loss(logits, masks) + dice_loss(logits, masks)).mean()
-    return {"val_loss": loss.item(), "val_dice": dice_of_each(logits, masks).nanmean().item()}
+    return {"val_loss": _loss(logits, masks).item(), "val_dice": dice_of_each(logits, masks).nanmean().item()}

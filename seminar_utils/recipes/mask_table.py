@@ -47,10 +47,6 @@ class Condition(NamedTuple):
     shift: str = "none"  # at severity 3, or "exchanged": light for dark
     batch_size: int = 16
 
-    def about(self) -> dict[str, object]:
-        """What a row says of it."""
-        return self._asdict()
-
 
 STRENGTHS, DOMAINS, SHIFTS = (0.35, 0.7, 1.0), ("histology", "brightfield"), ("poisson_noise", "blur", "contrast")
 CONDITIONS = [
@@ -126,7 +122,7 @@ def measure_condition(
 ) -> list[Row]:
     """One row a method that the store does not hold yet."""
     held = {row["params"]["method"] for row in store.rows(experiment=EXPERIMENT, seed=seed)
-            if matches(row, condition.about())}  # fmt: skip
+            if matches(row, condition._asdict())}  # fmt: skip
     missing, rows = {name: build for name, build in builds.items() if name not in held}, []
     if not missing:
         return rows
@@ -135,7 +131,7 @@ def measure_condition(
     for name, build in missing.items():
         started = time.perf_counter()
         metrics, intervals = numbers(answers(build(model), x, condition.batch_size, seed), masks, source)
-        told = {"method": name, "images": len(x), "network": f"fcn_small-{condition.data}", **condition.about()}
+        told = {"method": name, "images": len(x), "network": f"fcn_small-{condition.data}", **condition._asdict()}
         rows.append(store.append(EXPERIMENT, told, metrics, intervals, seed, time.perf_counter() - started))
     return rows
 

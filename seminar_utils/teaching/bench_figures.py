@@ -12,11 +12,12 @@ import numpy as np
 
 from ..evaluation.bench_cells import AXES
 from ..evaluation.bench_store import Row, newest
-from ..evaluation.bench_table import LOWER_IS_BETTER, UNBOUNDED, Table, Value, aggregate
+from ..evaluation.bench_table import LOWER_IS_BETTER, UNBOUNDED, Table, aggregate
 from ..evaluation.bench_text import spoken
 from ..evaluation.intervals import Interval, seed_interval
 from ..runtime import SeminarError
 from .figures import draw_lines, method_colour
+from .interval_map import in_points, interval_map
 from .style import MARKERS, CourseFigure, new_figure, styled
 
 Drawn = tuple[CourseFigure, str]
@@ -140,45 +141,26 @@ def harm_against_gain(rows: Sequence[Row]) -> Drawn:
     return figure, f"Share of images helped against share harmed, compared with the source model: {said}."
 
 
-@styled
 def difference_map(table: Table, title: str = "") -> CourseFigure:
-    """A table of differences to a control (`bench_table(..., over=...)`) in colours, in hundredths.
+    """A table of differences to a control (`bench_table(..., over=...)`) as an `interval_map`.
 
-    Blue is better, red is worse; bold, with a star: see `bench_table`; in brackets the 95% interval. `told` says
-    which have a star. Raises SeminarError when the table holds no difference.
+    Stars are the table's; `told` says where they stand. Raises SeminarError when the table holds no difference.
     """
     found = {key: value for key, value in table.values.items() if value.difference is not None}
     if not found:
         raise SeminarError("a map of differences needs a table made with over=..., and two seeds of both")
-    rows = [row for row in table.rows if any(key[0] == row for key in found)]
-    columns = [column for column in table.columns if any(key[1] == column for key in found)]
-    figure, axes = new_figure(1, 1, 2.6 + 1.45 * len(columns), 1.3 + 0.46 * len(rows))
-    ax, better = axes[0, 0], -1 if table.metric in LOWER_IS_BETTER else 1
-    colours = np.full((len(rows), len(columns)), np.nan)
+    rows = {row: spoken(row) for row in table.rows if any(key[0] == row for key in found)}
+    columns = {c: spoken(c).replace(" / ", "\n") for c in table.columns if any(key[1] == c for key in found)}
+    cells: dict[str, dict[str, Interval]] = {name: {} for name in rows.values()}
+    starred, said = set(), []
     for (row, column), value in found.items():
-        one, i, j = value.difference.interval, rows.index(row), columns.index(column)
-        colours[i, j] = 100 * better * one.mean
-        weight = "bold" if value.starred else None
-        ink = "white" if abs(one.mean) > 0.3 else "black"
-        ax.text(j, i, _in_points(value), ha="center", va="center", fontsize=8, color=ink, weight=weight)
-    ax.imshow(colours, cmap="RdBu", vmin=-50, vmax=50, aspect="auto")
-    ax.set_xticks(range(len(columns)), [spoken(column).replace(" / ", "\n") for column in columns], fontsize=9)
-    ax.set_yticks(range(len(rows)), [spoken(row) for row in rows], fontsize=9)
-    ax.xaxis.tick_top()
-    ax.grid(False)
-    ax.set_title(title or f"{table.metric.replace('_', ' ')}, {table.notes[0]}", loc="left", fontsize=10)
-    starred = [
-        f"{spoken(r)} at {spoken(c)} {_in_points(v).splitlines()[0]}" for (r, c), v in found.items() if v.starred
-    ]
-    stars = "; ".join(starred) or "none has one"
+        cells[rows[row]][columns[column]] = one = value.difference.interval
+        if value.starred:
+            starred.add((rows[row], columns[column]))
+            said.append(f"{rows[row]} at {spoken(column)} {in_points(one, '*').splitlines()[0]}")
+    better = table.metric not in LOWER_IS_BETTER
+    heading = title or f"{table.metric.replace('_', ' ')}, {table.notes[0]}"
+    figure = interval_map(cells, list(columns.values()), heading, starred, better)
+    stars = "; ".join(said) or "none has one"
     figure.told = f"{title or table.metric}: {len(found)} differences, {table.notes[0]}; {stars}."
     return figure
-
-
-def _in_points(value: Value) -> str:
-    """A difference and its interval in hundredths; two digits where one would show an end as zero that is none."""
-    one = value.difference.interval
-    ends = [100 * end for end in (one.low, one.high)]
-    digits = 2 if any(0 < abs(end) < 0.05 for end in ends) and one.excludes_zero() else 1
-    mean, low, high = (round(number, digits) + 0.0 for number in (100 * one.mean, *ends))
-    return f"{mean:+.{digits}f}{'*' if value.starred else ''}\n[{low:+.{digits}f}, {high:+.{digits}f}]"

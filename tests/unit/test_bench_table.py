@@ -15,9 +15,10 @@ from seminar_utils.evaluation.bench_store import newest
 from seminar_utils.evaluation.bench_table import bench_table, only
 from seminar_utils.evaluation.bench_text import FORMATS, readable, render
 from seminar_utils.evaluation.differences import are_real
-from seminar_utils.evaluation.intervals import seed_interval
+from seminar_utils.evaluation.intervals import Interval, seed_interval
 from seminar_utils.runtime import SeminarError
 from seminar_utils.teaching import bench_figures
+from seminar_utils.teaching.interval_map import in_points, interval_map
 
 GRID = {
     "methods": ["source", "bn", "tent"],
@@ -264,3 +265,25 @@ def test_rows_in_a_lesson_s_words(named, said):
     (found,) = readable([row])
     assert tuple(found["params"][key] for key in ("method", "data", "stream")) == said
     assert found["params"]["batch_size"] == 4 and row["params"]["method"] == named[0]
+
+
+def test_a_map_of_intervals_is_bold_where_zero_is_out_and_leaves_gaps():
+    cells = {
+        "a\nn 3": {"x": Interval(0.1, 0.05, 0.15), "y": Interval(0.1, -0.1, 0.3)},
+        "b": {"y": Interval(0.0, 0.0, 0.0)},
+    }
+    figure = interval_map(cells, ["y", "x"], "gains")
+    written = {text.get_text(): text.get_weight() for text in figure.axes[0].texts}
+    assert written == {
+        "+10.0\n[+5.0, +15.0]": "bold",
+        "+10.0\n[-10.0, +30.0]": "normal",
+        "+0.0\n[+0.0, +0.0]": "normal",
+    }
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn[0].tolist() == [10, 10] and drawn[1, 0] == 0 and np.isnan(drawn.filled(np.nan)[1, 1])
+    assert figure.description() == "Figure: gains: 3 differences"
+    assert in_points(Interval(0.004, 0.0002, 0.008), "*") == "+0.40*\n[+0.02, +0.80]"
+    worse = interval_map(cells, ["x"], higher_is_better=False, starred={("a\nn 3", "x")})
+    assert worse.axes[0].images[0].get_array()[0, 0] == -10 and worse.axes[0].texts[0].get_text().startswith(
+        "+10.0*"
+    )

@@ -1,6 +1,7 @@
 """Segmentation: the network, its training, and the table of entropy at every pixel."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from seminar_utils.evaluation.results import ResultsStore
 from seminar_utils.evaluation.segmentation import dice
 from seminar_utils.models import create_model
 from seminar_utils.models.parity import randomise_
+from seminar_utils.pretraining import supervised
 from seminar_utils.pretraining.masks import MaskSet, dice_of_each, judge_masks, mask_loss, mask_tensor, turned
 from seminar_utils.pretraining.supervised import TrainConfig, count_right, fit
 from seminar_utils.recipes.mask_table import Condition, all_methods, answers, images_of, measure_condition, numbers
@@ -110,8 +112,6 @@ def test_it_learns_and_goes_on_after_a_kill(tmp_path, monkeypatch):
 
     model, history = run()
     assert history[-1]["loss"] < history[0]["loss"] and list(history[0])[-1] == "val_dice"
-    from seminar_utils.pretraining import supervised
-
     real, calls = supervised.train_epoch, []
 
     def dies(*arguments):
@@ -130,14 +130,9 @@ def test_it_learns_and_goes_on_after_a_kill(tmp_path, monkeypatch):
 
 
 def test_images_without_masks_are_refused():
+    bare = replace(load("phantoms", "test", n=4), masks=None)
     with pytest.raises(SeminarError, match="needs masks"):
-        MaskSet(_without_masks(), lambda masks: masks > 0)
-
-
-def _without_masks():
-    from dataclasses import replace
-
-    return replace(load("phantoms", "test", n=4), masks=None)
+        MaskSet(bare, lambda masks: masks > 0)
 
 
 def test_a_recipe_runs_from_images_to_card(tmp_path, monkeypatch):
